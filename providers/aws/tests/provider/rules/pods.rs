@@ -13,12 +13,11 @@ use ballast_provider::{
     Endpoint, ExtraKind, Key, Listener, LoadBalancer, Protocol, Provider, Readiness, Released,
     Removal,
 };
-use futures::StreamExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{ONE, TWO, targets_of_listener};
 use crate::bed::{Bed, addresses, ensure, service, settle, with, with_pods};
-use crate::quiet::Quiet;
+use crate::quiet::{Changes, Quiet};
 use crate::support::{balancer, settle_all};
 
 /// Pods that come and go.
@@ -92,14 +91,14 @@ impl Churn {
         (pause, long): (Duration, Duration),
         wanted: impl Fn(LoadBalancer) -> LoadBalancer,
     ) {
-        let mut changes = provider.changes();
+        let mut changes = Changes::of(provider);
         let end = Instant::now() + long;
         while Instant::now() < end {
             self.last = 2 + (self.last - 1) % 50;
             let web = wanted(self.web());
             settle(provider, &web).await.unwrap();
             let until = Instant::now() + pause;
-            while let Ok(Some(change)) = timeout_at(until, changes.next()).await {
+            while let Some(change) = changes.before(until).await {
                 self.turns += 1;
                 let one = if change.id == web.id {
                     &web
