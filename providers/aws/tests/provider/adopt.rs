@@ -1,125 +1,31 @@
 //! Load balancers of other controllers that a Service takes over.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use ballast_aws::adopt::ADOPT;
 use ballast_aws::provider::AwsProvider;
 use ballast_aws_fake::Fault;
-use ballast_aws_fake::state::listeners::Change;
-use ballast_aws_fake::state::load_balancers::{Create, Mapping};
-use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
-use ballast_aws_fake::state::target_groups::Create as CreateTargetGroup;
-use ballast_aws_fake::state::targets::Description;
-use ballast_aws_fake::state::{Cloud, Moment, Snapshot, Tags};
+use ballast_aws_fake::state::Snapshot;
+use ballast_aws_fake::state::seed::NODE_GROUP;
 use ballast_provider::{Key, LoadBalancer, Provider, ProviderError, Reason, Released, Removal};
 
-use crate::bed::{Bed, delete, essence, instance, registered, service, settle, with};
+use crate::bed::{Bed, SECOND_GROUP, delete, essence, instance, registered, settle, with, writes};
 use crate::crashes::served;
-use crate::support::balancer;
+use crate::former::{Former, Maker, adopting};
 
-/// Who has made it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Maker {
-    /// The AWS Load Balancer Controller: with a security group, and tags on everything.
-    Lbc,
-    /// cloud-provider-aws: without security groups, and listeners without tags.
-    InTree,
-}
-
-// === impl Maker ===
-
-impl Maker {
-    /// The nodes have the name of the cluster in a tag, and the controller knows another one.
-    fn tags(self, service: &str) -> Tags {
-        let pairs = match self {
-            Self::Lbc => vec![
-                ("elbv2.k8s.aws/cluster".to_owned(), "test".to_owned()),
-                ("service.k8s.aws/stack".to_owned(), service.to_owned()),
-                (
-                    "service.k8s.aws/resource".to_owned(),
-                    "LoadBalancer".to_owned(),
-                ),
-            ],
-            Self::InTree => vec![
-                ("kubernetes.io/cluster/prod".to_owned(), "owned".to_owned()),
-                ("kubernetes.io/service-name".to_owned(), service.to_owned()),
-            ],
-        };
-        pairs.into_iter().collect()
-    }
-
-    /// Makes what a Service with the ports 80 and 443 has. Returns the ARN of the load balancer.
-    fn make(self, bed: &Bed, service: &str) -> String {
-        bed.fake
-            .edit(|cloud, now| self.make_in(cloud, now, service))
-    }
-
-    fn make_in(self, cloud: &mut Cloud, now: Moment, service: &str) -> String {
-        let subnets = ["subnet-private-a", "subnet-private-b"].map(|id| Mapping {
-            subnet: id.into(),
-            ..Mapping::default()
-        });
-        let made = cloud.create_load_balancer(
-            now,
-            Create {
-                name: "k8s-shop-web-0123456789".into(),
-                kind: Some("network".into()),
-                scheme: Some("internal".into()),
-                ip_address_type: None,
-                subnets: subnets.into(),
-                security_groups: match self {
-                    Self::Lbc => vec![NODE_GROUP.into()],
-                    Self::InTree => Vec::new(),
-                },
-                tags: self.tags(service),
-            },
-        );
-        let arn = made.unwrap().arn;
-        for (port, node_port) in [(80, 30_080), (443, 30_443)] {
-            let create = CreateTargetGroup {
-                name: format!("k8s-shop-web-{port}"),
-                protocol: Some("TCP".into()),
-                port: Some(node_port),
-                vpc: Some(VPC.into()),
-                tags: self.tags(service),
-                ..CreateTargetGroup::default()
-            };
-            let group = cloud.create_target_group(now, create).unwrap().arn;
-            let nodes = [1, 2, 3].map(|number| Description {
-                id: instance(number),
-                port: None,
-                zone: None,
-            });
-            cloud.register_targets(now, &group, &nodes).unwrap();
-            let listener = Change {
-                port: Some(port),
-                protocol: Some("TCP".into()),
-                forward: Some(vec![(group, None)]),
-                ..Change::default()
-            };
-            let tags = match self {
-                Self::Lbc => self.tags(service),
-                Self::InTree => Tags::new(),
-            };
-            cloud.create_listener(now, &arn, listener, tags).unwrap();
-        }
-        arn
+/// What serves two ports. The nodes have the name of the cluster in a tag, and the class knows another one.
+pub(crate) fn former(maker: Maker) -> Former<'static> {
+    Former {
+        cluster: match maker {
+            Maker::Lbc => "test",
+            Maker::InTree => "prod",
+        },
+        ports: &[80, 443],
+        ..Former::of(maker)
     }
 }
 
 fn web(arn: &str) -> LoadBalancer {
-    let mut web = service("web", &[(80, 30_080), (443, 30_443)]);
-    web.settings.insert(ADOPT.into(), arn.into());
-    web
-}
-
-/// A cloud in which the load balancer is active and serves.
-async fn prepared(maker: Maker) -> (Bed, String) {
-    let bed = Bed::new().await;
-    let arn = maker.make(&bed, "shop/web");
-    bed.fake.advance(Duration::from_mins(10));
-    (bed, arn)
+    adopting(arn, &[80, 443])
 }
 
 fn listeners(all: &Snapshot) -> BTreeMap<u16, String> {
@@ -136,8 +42,8 @@ fn reason(ended: &Result<impl Sized, ProviderError>) -> Option<(Reason, String)>
 /// connection ends. Clients of the future come to target groups of Ballast.
 #[tokio::test]
 async fn it_keeps_its_name_its_listeners_and_its_connections() {
-    for maker in [Maker::Lbc, Maker::InTree] {
-        let (bed, arn) = prepared(maker).await;
+    for maker in Maker::ALL {
+        let (bed, arn) = former(maker).bed().await;
         let before = bed.fake.snapshot();
         let hostname = before.load_balancers[&arn].dns_name.to_lowercase();
         let provider = bed.start().await.unwrap();
@@ -186,7 +92,7 @@ async fn it_keeps_its_name_its_listeners_and_its_connections() {
 
 #[tokio::test]
 async fn a_load_balancer_without_security_groups_stays_without() {
-    let (bed, arn) = prepared(Maker::InTree).await;
+    let (bed, arn) = former(Maker::InTree).bed().await;
     let provider = bed.start().await.unwrap();
     let mut web = web(&arn);
     let seen = settle(&provider, &web).await.unwrap();
@@ -218,7 +124,11 @@ async fn a_load_balancer_without_security_groups_stays_without() {
 #[tokio::test]
 async fn what_was_made_for_somebody_else_is_not_touched() {
     let bed = Bed::new().await;
-    let other = Maker::Lbc.make(&bed, "other/web");
+    let other = Former {
+        service: "other/web",
+        ..former(Maker::Lbc)
+    };
+    let other = other.make(&bed);
     bed.fake.remember_foreign();
     let provider = bed.start().await.unwrap();
     let missing = other.replace("net/", "net/x");
@@ -236,10 +146,7 @@ async fn what_was_made_for_somebody_else_is_not_touched() {
         let (why, said) = reason(&seen).unwrap();
         assert_eq!(why, Reason::Invalid, "{said}");
         assert!(said.contains(expected), "{said}");
-        assert!(
-            calls.iter().all(|it| it.starts_with("Describe")),
-            "{calls:?}"
-        );
+        assert_eq!(writes(&calls), [""; 0]);
     }
     // Another cluster with Ballast has it.
     let tags = [
@@ -248,7 +155,7 @@ async fn what_was_made_for_somebody_else_is_not_touched() {
     ];
     bed.fake.edit(|cloud, _| {
         let one = cloud.load_balancers.get_mut(&other).unwrap();
-        one.tags = Maker::Lbc.tags("shop/web");
+        one.tags = Maker::Lbc.tags("test", "shop/web");
         let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
         one.tags.extend(tags);
     });
@@ -266,7 +173,7 @@ async fn what_was_made_for_somebody_else_is_not_touched() {
 /// AWS never changes the scheme, and only this load balancer is meant.
 #[tokio::test]
 async fn it_stays_internal_whatever_the_class_says() {
-    let (mut bed, arn) = prepared(Maker::Lbc).await;
+    let (mut bed, arn) = former(Maker::Lbc).bed().await;
     bed.class.settings.scheme = Some(ballast_aws::Scheme::InternetFacing);
     let provider = bed.start().await.unwrap();
     let seen = settle(&provider, &web(&arn)).await.unwrap();
@@ -279,7 +186,7 @@ async fn it_stays_internal_whatever_the_class_says() {
 /// until that one does.
 #[tokio::test]
 async fn without_the_annotation_another_one_replaces_it() {
-    let (bed, arn) = prepared(Maker::Lbc).await;
+    let (bed, arn) = former(Maker::Lbc).bed().await;
     let provider = bed.start().await.unwrap();
     settle(&provider, &web(&arn)).await.unwrap();
     let mut plain = web(&arn);
@@ -292,7 +199,7 @@ async fn without_the_annotation_another_one_replaces_it() {
 
 #[tokio::test]
 async fn it_is_kept_and_taken_back() {
-    let (bed, arn) = prepared(Maker::Lbc).await;
+    let (bed, arn) = former(Maker::Lbc).bed().await;
     let provider = bed.start().await.unwrap();
     settle(&provider, &web(&arn)).await.unwrap();
     let key = Key::alone(&web(&arn).id);
@@ -304,49 +211,49 @@ async fn it_is_kept_and_taken_back() {
 }
 
 #[tokio::test]
-async fn a_crash_at_any_call_is_made_up_for() {
-    for maker in [Maker::Lbc, Maker::InTree] {
-        let (bed, arn) = prepared(maker).await;
+async fn a_crash_at_any_call_is_made_up_for_after_lbc() {
+    crashes(Maker::Lbc).await;
+}
+
+#[tokio::test]
+async fn a_crash_at_any_call_is_made_up_for_after_the_in_tree_controller() {
+    crashes(Maker::InTree).await;
+}
+
+/// The process dies at each call, before or after it; the next one ends as if none had died.
+async fn crashes(maker: Maker) {
+    let (bed, arn) = former(maker).bed().await;
+    let provider = bed.start().await.unwrap();
+    bed.fake.reset_calls();
+    served(&provider, &bed, &web(&arn)).await;
+    let calls: Vec<bool> = (bed.fake.calls().iter())
+        .map(|call| !call.action.starts_with("Describe"))
+        .collect();
+    let expected = essence(&bed.fake.snapshot());
+    // Before a read is after the call before it.
+    let crashes = (1_u64..).zip(&calls).flat_map(|(nth, writes)| {
+        let both = [(nth, true), (nth, false)];
+        both.into_iter().take(1 + usize::from(*writes))
+    });
+    for (nth, after) in crashes {
+        let (bed, arn) = former(maker).bed().await;
         let provider = bed.start().await.unwrap();
-        bed.fake.reset_calls();
+        bed.fake.fault(Fault::any().nth(nth).dropped(after));
+        let _ = settle(&provider, &web(&arn)).await;
+        drop(provider);
+        bed.fake.clear_faults();
+        let provider: AwsProvider = bed.start().await.unwrap();
         served(&provider, &bed, &web(&arn)).await;
-        let calls: Vec<bool> = (bed.fake.calls().iter())
-            .map(|call| !call.action.starts_with("Describe"))
-            .collect();
-        let expected = essence(&bed.fake.snapshot());
-        // Before a read is after the call before it.
-        let crashes = (1_u64..).zip(&calls).flat_map(|(nth, writes)| {
-            let both = [(nth, true), (nth, false)];
-            both.into_iter().take(1 + usize::from(*writes))
-        });
-        for (nth, after) in crashes {
-            let (bed, arn) = prepared(maker).await;
-            let provider = bed.start().await.unwrap();
-            bed.fake.fault(Fault::any().nth(nth).dropped(after));
-            let _ = settle(&provider, &web(&arn)).await;
-            drop(provider);
-            bed.fake.clear_faults();
-            let provider: AwsProvider = bed.start().await.unwrap();
-            served(&provider, &bed, &web(&arn)).await;
-            let found = essence(&bed.fake.snapshot());
-            assert_eq!(found, expected, "{maker:?}: call {nth}, after: {after}");
-        }
+        let found = essence(&bed.fake.snapshot());
+        assert_eq!(found, expected, "{maker:?}: call {nth}, after: {after}");
     }
 }
 
 /// It serves, so it keeps its security groups until the nodes admit those of Ballast.
 #[tokio::test]
 async fn its_security_groups_wait_for_the_nodes() {
-    let (bed, arn) = prepared(Maker::Lbc).await;
-    // Two groups of one node are alike.
-    let more = "sg-0000000000000more";
-    bed.fake.edit(|cloud, _| {
-        let mut other = cloud.security_groups.get(NODE_GROUP).unwrap().clone();
-        (other.id, other.name) = (more.into(), "more".into());
-        let node = cloud.instances.get_mut(&instance(1)).unwrap();
-        node.groups.push(more.into());
-        cloud.security_groups.put(more.into(), other);
-    });
+    let (bed, arn) = former(Maker::Lbc).bed().await;
+    bed.second_group();
     let provider = bed.start().await.unwrap();
     let (_, said) = reason(&settle(&provider, &web(&arn)).await).unwrap();
     assert!(said.contains("until the nodes admit Ballast's"), "{said}");
@@ -358,48 +265,10 @@ async fn its_security_groups_wait_for_the_nodes() {
     assert_eq!(groups(), [NODE_GROUP]);
     bed.fake.edit(|cloud, _| {
         let node = cloud.instances.get_mut(&instance(1)).unwrap();
-        node.groups.retain(|group| group != more);
+        node.groups.retain(|group| group != SECOND_GROUP);
     });
     drop(provider);
     let provider = bed.start().await.unwrap();
     settle(&provider, &web(&arn)).await.unwrap();
     assert_eq!(groups().len(), 2);
-}
-
-/// What a dry run says is what is done, and it does nothing.
-#[tokio::test]
-async fn a_dry_run_names_the_calls_and_makes_none() {
-    for maker in [Maker::Lbc, Maker::InTree] {
-        let (bed, arn) = prepared(maker).await;
-        let provider = bed.start().await.unwrap();
-        // The class has its backend group already.
-        settle(&provider, &service("other", &[(80, 30_081)]))
-            .await
-            .unwrap();
-        let wanted = balancer(&provider, &[web(&arn)]);
-        let (preview, calls) = bed
-            .calls_of(Box::pin(provider.preview_adoption(&wanted, &bed.targets())))
-            .await;
-        assert!(
-            calls.iter().all(|it| it.starts_with("Describe")),
-            "{calls:?}"
-        );
-        let named: Vec<&str> = preview
-            .as_ref()
-            .unwrap()
-            .iter()
-            .map(ballast_aws::Call::action)
-            .collect();
-        let (_, made) = bed.calls_of(settle(&provider, &web(&arn))).await;
-        let mut made: Vec<&str> = made
-            .iter()
-            .map(String::as_str)
-            .filter(|it| !it.starts_with("Describe"))
-            .collect();
-        // The note for the next process, after everything else.
-        made.retain(|it| *it != "CreateTags");
-        assert_eq!(named, made, "{maker:?}");
-        let again = Box::pin(provider.preview_adoption(&wanted, &bed.targets())).await;
-        assert_eq!(again, Ok(vec![]), "it is done");
-    }
 }

@@ -1,113 +1,99 @@
 //! The dry run of a take-over: it changes nothing, and says what would be done. And what a take-over needs of
 //! whoever installs Ballast: the name of the cluster, and a right.
 
-use std::time::Duration;
-
 use ballast_aws::adopt::{ADOPT, UNNAMED};
 use ballast_aws::call::{Call, Ref};
 use ballast_aws::client::Clients;
 use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
 use ballast_aws_fake::Fault;
-use ballast_aws_fake::state::listeners::Change;
-use ballast_aws_fake::state::load_balancers::{Create, Mapping};
-use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
-use ballast_aws_fake::state::target_groups::Create as CreateTargetGroup;
-use ballast_aws_fake::state::{Cloud, Moment, Tags};
-use ballast_provider::{LoadBalancer, Mark, ProviderError, Reason};
+use ballast_aws_fake::state::seed::NODE_GROUP;
+use ballast_provider::{LoadBalancer, Mark, Observed, ProviderError, Reason};
 
-use crate::bed::{Bed, instance, service, settle, with, with_pods};
+use crate::adopt;
+use crate::bed::{Bed, service, settle, with, with_pods, writes};
+use crate::former::{Former, Maker, adopting};
 use crate::support::{balancer, connection, mark, provider};
 
-/// What the AWS Load Balancer Controller has made for shop/web: one listener, and a target group without targets.
-fn make(cloud: &mut Cloud, now: Moment) -> String {
-    let tags: Tags = [
-        ("elbv2.k8s.aws/cluster", "prod"),
-        ("service.k8s.aws/stack", "shop/web"),
-        ("service.k8s.aws/resource", "LoadBalancer"),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into_iter()
-    .collect();
-    let subnets = ["subnet-private-a", "subnet-private-b"].map(|id| Mapping {
-        subnet: id.into(),
-        ..Mapping::default()
-    });
-    let made = cloud.create_load_balancer(
-        now,
-        Create {
-            name: "k8s-shop-web-01".into(),
-            kind: Some("network".into()),
-            scheme: Some("internal".into()),
-            ip_address_type: None,
-            subnets: subnets.into(),
-            security_groups: vec![NODE_GROUP.into()],
-            tags: tags.clone(),
-        },
-    );
-    let arn = made.unwrap().arn;
-    let create = CreateTargetGroup {
-        name: "k8s-shop-web-80".into(),
-        protocol: Some("TCP".into()),
-        port: Some(30_080),
-        vpc: Some(VPC.into()),
-        tags: tags.clone(),
-        ..CreateTargetGroup::default()
-    };
-    let group = cloud.create_target_group(now, create).unwrap().arn;
-    let listener = Change {
-        port: Some(80),
-        protocol: Some("TCP".into()),
-        forward: Some(vec![(group, None)]),
-        ..Change::default()
-    };
-    cloud.create_listener(now, &arn, listener, tags).unwrap();
-    arn
-}
-
 async fn prepared() -> (Bed, LoadBalancer) {
-    let bed = Bed::new().await;
-    let arn = bed.fake.edit(make);
-    bed.fake.advance(Duration::from_mins(10));
-    let mut web = service("web", &[(80, 30_080)]);
-    web.settings.insert(ADOPT.into(), arn);
-    (bed, web)
+    let former = Former {
+        nodes: &[],
+        ..Former::of(Maker::Lbc)
+    };
+    let (bed, arn) = former.bed().await;
+    (bed, adopting(&arn, &[80]))
 }
 
-/// As the command asks: with a provider that has read nothing. It fails if anything is written.
+/// As the command asks: with a provider that has read nothing.
 async fn preview(bed: &Bed, web: &LoadBalancer) -> Result<Vec<Call>, ProviderError> {
-    let provider = provider(&bed.fake, Limits::NONE);
-    let wanted = balancer(&provider, std::slice::from_ref(web));
+    preview_by(&provider(&bed.fake, Limits::NONE), bed, web).await
+}
+
+/// It fails if anything is written.
+pub(crate) async fn preview_by(
+    provider: &AwsProvider,
+    bed: &Bed,
+    web: &LoadBalancer,
+) -> Result<Vec<Call>, ProviderError> {
+    let wanted = balancer(provider, std::slice::from_ref(web));
     let targets = bed.targets();
     let asking = Box::pin(provider.preview_adoption(&wanted, &targets));
     let (preview, calls) = bed.calls_of(asking).await;
-    let written = calls.iter().find(|it| !it.starts_with("Describe"));
-    assert_eq!(written, None, "{preview:?}");
+    assert_eq!(writes(&calls), [""; 0], "{preview:?}");
     preview
 }
 
-/// The actions, in the order of the alphabet: in which order a crash may leave them is not said here.
-fn actions<'a>(all: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let mut all: Vec<String> = all.into_iter().map(str::to_owned).collect();
-    all.sort_unstable();
-    all
+/// What is called that a dry run names, in order.
+async fn done(
+    bed: &Bed,
+    doing: impl Future<Output = Result<Observed, ProviderError>>,
+) -> Vec<String> {
+    let (seen, made) = bed.calls_of(Box::pin(doing)).await;
+    seen.unwrap();
+    let made = writes(&made).into_iter();
+    // The note for the next process.
+    let made = made.filter(|it| *it != "CreateTags");
+    made.map(str::to_owned).collect()
 }
 
-/// What is done is what the dry run says.
+fn actions(all: &[Call]) -> Vec<&str> {
+    all.iter().map(Call::action).collect()
+}
+
+/// What is done is what the dry run says, in whatever order: a crash may leave them in another one.
 async fn compare(bed: &Bed, web: &LoadBalancer) {
     let said = preview(bed, web).await.unwrap();
     // The start registers nodes where some are missing.
-    let doing = async {
+    let mut made = done(bed, async {
         let provider = bed.start().await?;
         settle(&provider, web).await
-    };
-    let (seen, made) = bed.calls_of(Box::pin(doing)).await;
-    seen.unwrap();
-    let made = made.iter().map(String::as_str);
-    // The note for the next process.
-    let made = made.filter(|it| !it.starts_with("Describe") && *it != "CreateTags");
-    assert_eq!(actions(said.iter().map(Call::action)), actions(made));
+    })
+    .await;
+    let mut said = actions(&said);
+    said.sort_unstable();
+    made.sort_unstable();
+    assert_eq!(said, made);
     assert_eq!(preview(bed, web).await, Ok(vec![]), "it is done");
+}
+
+/// A class that serves takes over what the dry run says, call by call.
+#[tokio::test]
+async fn a_dry_run_names_the_calls_and_makes_none() {
+    for maker in Maker::ALL {
+        let former = adopt::former(maker);
+        let (bed, arn) = former.bed().await;
+        let web = adopting(&arn, former.ports);
+        let provider = bed.start().await.unwrap();
+        // The class has its backend group already.
+        settle(&provider, &service("other", &[(80, 30_081)]))
+            .await
+            .unwrap();
+        let said = preview_by(&provider, &bed, &web).await.unwrap();
+        let made = done(&bed, settle(&provider, &web)).await;
+        assert_eq!(actions(&said), made, "{maker:?}");
+        let again = preview_by(&provider, &bed, &web).await;
+        assert_eq!(again, Ok(vec![]), "it is done");
+    }
 }
 
 /// The first thing that a migration finds: the class has no load balancer yet.
@@ -157,10 +143,7 @@ async fn the_dry_run_of_a_class_that_serves_changes_nothing() {
 async fn a_provider_that_serves_learns_nothing_from_a_dry_run() {
     let (bed, web) = prepared().await;
     let provider = bed.start().await.unwrap();
-    let wanted = balancer(&provider, std::slice::from_ref(&web));
-    Box::pin(provider.preview_adoption(&wanted, &bed.targets()))
-        .await
-        .unwrap();
+    preview_by(&provider, &bed, &web).await.unwrap();
     settle(&provider, &web).await.unwrap();
     let groups = &bed.fake.snapshot().load_balancers;
     let groups = groups.values().next().unwrap().security_groups.clone();
@@ -204,15 +187,7 @@ async fn the_dry_run_refuses_what_the_controller_refuses() {
     let missing = with(web.clone(), "security-groups", "sg-missing");
     let said = preview(&bed, &missing).await.unwrap_err().to_string();
     assert!(said.contains("sg-missing"), "{said}");
-    // Two groups of one node are alike.
-    let more = "sg-0000000000000more";
-    bed.fake.edit(|cloud, _| {
-        let mut other = cloud.security_groups.get(NODE_GROUP).unwrap().clone();
-        (other.id, other.name) = (more.into(), "more".into());
-        let node = cloud.instances.get_mut(&instance(1)).unwrap();
-        node.groups.push(more.into());
-        cloud.security_groups.put(more.into(), other);
-    });
+    bed.second_group();
     let said = preview(&bed, &web).await.unwrap_err().to_string();
     assert!(said.contains("until the nodes admit Ballast's"), "{said}");
 }
@@ -233,9 +208,7 @@ async fn the_default_name_of_the_cluster_permits_nothing() {
         };
         let connection = connection(&bed.fake, Limits::NONE);
         let provider = AwsProvider::new(&Clients::default(), connection, bed.class.clone(), mark);
-        let wanted = balancer(&provider, std::slice::from_ref(&web));
-        let seen = Box::pin(provider.preview_adoption(&wanted, &bed.targets())).await;
-        match seen {
+        match preview_by(&provider, &bed, &web).await {
             Ok(_) => assert!(permitted, "{name}"),
             Err(why) => {
                 let said = why.to_string();

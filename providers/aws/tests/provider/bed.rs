@@ -10,6 +10,7 @@ use ballast_aws::rate::Limits;
 use ballast_aws::settings::ClassSettings;
 use ballast_aws_fake::state::Snapshot;
 use ballast_aws_fake::state::security_groups::SecurityGroup;
+use ballast_aws_fake::state::seed::NODE_GROUP;
 use ballast_aws_fake::state::target_groups::TargetGroup;
 use ballast_aws_fake::{Config, Fake};
 use ballast_provider::{
@@ -21,6 +22,8 @@ use crate::support::{class, connection, mark};
 pub(crate) use crate::support::{ensure, service, settle, with, with_pods};
 
 const CLUSTER: &str = "cluster-1";
+/// The group of [`Bed::second_group`].
+pub(crate) const SECOND_GROUP: &str = "sg-0000000000000more";
 
 pub(crate) struct Bed {
     pub(crate) fake: Fake,
@@ -136,6 +139,25 @@ impl Bed {
         self.fake.edit(|cloud, _| cloud.add_node(number, &network));
     }
 
+    /// The first node has a second security group. The two are alike, so that nobody can say which one is for the
+    /// rules of load balancers.
+    pub(crate) fn second_group(&self) {
+        self.fake.edit(|cloud, _| {
+            let mut other = cloud.security_groups.get(NODE_GROUP).unwrap().clone();
+            (other.id, other.name) = (SECOND_GROUP.into(), "more".into());
+            let node = cloud.instances.get_mut(&instance(1)).unwrap();
+            node.groups.push(SECOND_GROUP.into());
+            cloud.security_groups.put(SECOND_GROUP.into(), other);
+        });
+    }
+
+    /// So many entries a prefix list may have, and counts as so many rules.
+    pub(crate) fn set_max_entries(&self, list: &str, number: usize) {
+        self.fake.edit(|cloud, _| {
+            cloud.prefix_lists.get_mut(list).unwrap().max_entries = number;
+        });
+    }
+
     /// Whether the health checks of these nodes succeed.
     pub(crate) fn set_healthy(&self, nodes: impl IntoIterator<Item = u16>, healthy: bool) {
         self.fake.edit(|cloud, _| {
@@ -183,6 +205,18 @@ pub(crate) async fn delete(bed: &Bed, provider: &impl Provider, service: &LoadBa
         bed.fake.advance(Duration::from_secs(20));
     }
     panic!("it is never gone");
+}
+
+/// The ports that listen.
+pub(crate) fn ports(bed: &Bed) -> BTreeSet<u16> {
+    let all = bed.fake.snapshot();
+    all.listeners.values().map(|one| one.port).collect()
+}
+
+/// The calls that change something.
+pub(crate) fn writes(calls: &[String]) -> Vec<&str> {
+    let all = calls.iter().map(String::as_str);
+    all.filter(|it| !it.starts_with("Describe")).collect()
 }
 
 /// The instances that a target group has, without those that drain.

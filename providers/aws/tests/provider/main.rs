@@ -12,6 +12,7 @@ mod capacity;
 mod conformance;
 mod costs;
 mod crashes;
+mod former;
 mod health;
 mod labels;
 mod lag;

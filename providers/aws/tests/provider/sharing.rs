@@ -10,10 +10,10 @@ use ballast_provider::{
     ExtraKind, Key, LoadBalancer, Observed, Provider, ProviderError, Reason, Refusal, Released,
     Removal, State, TrafficPolicy,
 };
+use tokio::time::Instant;
 
-use futures::StreamExt;
-
-use crate::bed::{Bed, certificate, service, with};
+use crate::bed::{Bed, certificate, ports, service, with};
+use crate::quiet::Changes;
 use crate::support::{balancer, settle_all};
 
 mod crashes;
@@ -57,12 +57,6 @@ async fn leave(
 fn refused(provider: &AwsProvider, members: &[LoadBalancer]) -> Refusal {
     let refusal = provider.validate(&balancer(provider, members));
     refusal.expect_err("it is accepted")
-}
-
-/// The ports that listen.
-fn ports(bed: &Bed) -> BTreeSet<u16> {
-    let all = bed.fake.snapshot();
-    all.listeners.values().map(|one| one.port).collect()
 }
 
 fn count(calls: &[String], action: &str) -> usize {
@@ -490,12 +484,7 @@ async fn a_prefix_list_of_one_member_holds_up_no_other() {
     for list in ["pl-gone", "pl-offices"] {
         let bed = Bed::new().await;
         let provider = bed.start().await.unwrap();
-        let entries = |number| {
-            bed.fake.edit(|cloud, _| {
-                let list = cloud.prefix_lists.get_mut("pl-offices").unwrap();
-                list.max_entries = number;
-            });
-        };
+        let entries = |number| bed.set_max_entries("pl-offices", number);
         entries(61);
         let bad = with(member("bad", 443), "security-group-prefix-lists", list);
         let web = member("web", 80);
@@ -565,19 +554,19 @@ async fn only_whoever_is_not_healthy_is_asked_about() {
         .collect();
     turn(&provider, &all).await.unwrap();
     bed.set_healthy([3], false);
-    let mut changes = provider.changes();
+    let mut changes = Changes::of(&provider);
     let mut follow = async |long: Duration| {
         bed.fake.reset_calls();
-        let end = tokio::time::Instant::now() + long;
-        while let Ok(Some(_)) = tokio::time::timeout_at(end, changes.next()).await {
+        let end = Instant::now() + long;
+        while changes.before(end).await.is_some() {
             turn(&provider, &all).await.unwrap();
         }
         let counts = bed.fake.counts().actions;
         counts.get("DescribeTargetHealth").copied().unwrap_or(0)
     };
-    // Not at a time at which something is asked: whoever is dropped then holds the record.
-    follow(Duration::from_secs(245)).await;
-    let asked = follow(Duration::from_secs(243)).await;
+    let four = Duration::from_mins(4);
+    follow(four).await;
+    let asked = follow(four).await;
     // One Service once in a minute, and not nine.
     assert!((1..=12).contains(&asked), "{asked}");
     let seen = turn(&provider, &all).await.unwrap();
