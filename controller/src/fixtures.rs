@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::class::instance::Factory;
 use crate::class::{ClassView, Classes, Contender, IN_USE_FINALIZER, Instance};
 use crate::cluster::endpoints::Endpoints;
+use crate::cluster::pods::{GATE, GatedPod};
 use crate::cluster::slices::Slice;
 use crate::cluster::store::{Key as _, Parsed, Update};
 use crate::cluster::view::{ConditionView, Name, ServiceView};
@@ -141,6 +142,32 @@ pub(crate) fn pod_slice(service: &str, name: &str, addresses: &[&str]) -> Value 
         "ports": [{"name": "", "protocol": "TCP", "port": 8080}],
         "endpoints": pods,
     })
+}
+
+/// A slice of a Service of `shop` whose pods, with these names and addresses, are not ready.
+pub(crate) fn unready_slice(service: &str, name: &str, pods: &[(&str, &str)]) -> Value {
+    let addresses: Vec<&str> = pods.iter().map(|(_, address)| *address).collect();
+    let mut slice = pod_slice(service, name, &addresses);
+    for (number, (pod, _)) in pods.iter().enumerate() {
+        let endpoint = &mut slice["endpoints"][number];
+        endpoint["targetRef"] = json!({"kind": "Pod", "name": pod});
+        endpoint["conditions"] = json!({"ready": false});
+    }
+    slice
+}
+
+/// A pod of `shop` whose gate is closed; `ready` is the status of its containers.
+pub(crate) fn gated_pod(name: &str, ready: &str) -> Parsed<Name, Option<GatedPod>> {
+    let object = json!({
+        "metadata": {"name": name, "namespace": "shop", "uid": name},
+        "spec": {"readinessGates": [{"conditionType": GATE}]},
+        "status": {"conditions": [{"type": "ContainersReady", "status": ready}]},
+    });
+    Parsed {
+        key: Name::named(Some("shop"), Some(name)),
+        version: 1,
+        view: GatedPod::of(&serde_json::from_value(object).unwrap()),
+    }
 }
 
 /// What is known after the list of these slices.

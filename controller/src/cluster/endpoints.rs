@@ -58,8 +58,11 @@ pub struct WaitingPod {
     /// Its UID.
     pub uid: Box<str>,
     /// Its addresses in the slices of each Service that it is behind.
-    pub services: BTreeMap<Name, BTreeSet<IpAddr>>,
+    pub services: Behind,
 }
+
+/// The Services that a pod is behind, with its addresses in their slices.
+pub type Behind = BTreeMap<Name, BTreeSet<IpAddr>>;
 
 /// Whether the pods of Services are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +81,8 @@ struct Index {
     services: HashMap<Name, Name>,
     /// The slices of each Service. Ordered, because those of a namespace are searched for a pod.
     slices: BTreeMap<Name, BTreeSet<Name>>,
+    /// The addresses that each slice names and nobody may name. The log has them.
+    off_limits: HashMap<Name, BTreeSet<IpAddr>>,
     /// When the last turn is due of Services whose pods changed.
     due: HashMap<Name, Instant>,
 }
@@ -157,15 +162,18 @@ impl Endpoints {
         let pods: BTreeSet<&str> = own
             .flat_map(|slice| slice.unready().map(|it| it.0))
             .collect();
-        let waiting = pods.into_iter().filter_map(|pod| {
-            let uid = followed.gated(&name.namespace, pod, GatedPod::waits)?;
-            let name = Name {
-                namespace: name.namespace.clone(),
-                name: pod.into(),
-            };
-            let services = followed.services_with(&name);
+        let waits = |pod| Some((pod, followed.gated(&name.namespace, pod, GatedPod::waits)?));
+        let waiting: BTreeMap<&str, Box<str>> = pods.into_iter().filter_map(waits).collect();
+        let pods = waiting.keys().copied().collect();
+        let mut services = followed.services_of(&name.namespace, &pods);
+        let waiting = waiting.into_iter().filter_map(|(pod, uid)| {
+            // One that has left all slices meanwhile waits for nobody.
+            let services = services.remove(pod)?;
             Some(WaitingPod {
-                name,
+                name: Name {
+                    namespace: Arc::clone(&name.namespace),
+                    name: pod.into(),
+                },
                 uid,
                 services,
             })
@@ -189,7 +197,7 @@ impl Followed {
         for name in &changed.keys {
             let slice = self.slices.get(name);
             let slice = slice.as_deref().and_then(Option::as_ref);
-            if let Some(address) = slice.and_then(Slice::off_limits) {
+            if let Some(address) = index.off_limits(name, slice) {
                 warn!(slice = %name, %address, "an EndpointSlice names an address that is never a target; leaving it out");
             }
             services.extend(index.moved(name, slice.map(|slice| &slice.service)));
@@ -205,8 +213,13 @@ impl Followed {
         if matches!(changed.phase, Phase::ListEnds { first: true }) || !self.is_ready() {
             return BTreeSet::new();
         }
-        let pods = changed.keys.iter();
-        pods.flat_map(|pod| self.services_with(pod).into_keys())
+        let mut pods: BTreeMap<&Arc<str>, BTreeSet<&str>> = BTreeMap::new();
+        for pod in &changed.keys {
+            pods.entry(&pod.namespace).or_default().insert(&pod.name);
+        }
+        let pods = pods.iter();
+        pods.flat_map(|(namespace, pods)| self.services_of(namespace, pods).into_values())
+            .flat_map(Behind::into_keys)
             .collect()
     }
 
@@ -239,22 +252,31 @@ impl Followed {
         Some(pod.uid.clone())
     }
 
-    /// The Services that a pod is behind, while it is not ready, with its addresses.
-    fn services_with(&self, pod: &Name) -> BTreeMap<Name, BTreeSet<IpAddr>> {
-        let mut services: BTreeMap<Name, BTreeSet<IpAddr>> = BTreeMap::new();
-        for name in self.index().slices_in(&pod.namespace) {
-            let Some(slice) = self.slices.get(&name) else {
-                continue;
-            };
+    /// What each of these pods is behind, while it is not ready. One pass for all of them: a
+    /// namespace can have thousands of slices.
+    fn services_of<'a>(
+        &self,
+        namespace: &Arc<str>,
+        pods: &BTreeSet<&'a str>,
+    ) -> BTreeMap<&'a str, Behind> {
+        let mut behind: BTreeMap<&str, Behind> = BTreeMap::new();
+        if pods.is_empty() {
+            return behind;
+        }
+        // First the names, so that the index is not locked for the whole pass.
+        let names = self.index().slices_in(namespace);
+        let slices = names.iter().filter_map(|name| self.slices.get(name));
+        for slice in slices {
             for slice in slice.iter() {
-                let same = slice.unready().filter(|(name, _)| *name == &*pod.name);
-                for (_, address) in same {
+                for (pod, address) in slice.unready() {
+                    let Some(pod) = pods.get(pod) else { continue };
+                    let services = behind.entry(*pod).or_default();
                     let addresses = services.entry(slice.service.clone()).or_default();
                     addresses.insert(address);
                 }
             }
         }
-        services
+        behind
     }
 
     /// How long the turn of a Service waits whose pods changed now.
@@ -289,6 +311,18 @@ impl Index {
         let services = self.slices.range(first..);
         let services = services.take_while(|(service, _)| service.namespace == *namespace);
         services.flat_map(|(_, slices)| slices).cloned().collect()
+    }
+
+    /// An address that nobody may name, and that the slice did not name before. The log would
+    /// have the same words for each event of the slice.
+    fn off_limits(&mut self, name: &Name, slice: Option<&Slice>) -> Option<IpAddr> {
+        let now = slice.map(Slice::off_limits);
+        let Some(now) = now.filter(|now| !now.is_empty()) else {
+            self.off_limits.remove(name);
+            return None;
+        };
+        let before = self.off_limits.insert(name.clone(), now.clone());
+        now.difference(&before.unwrap_or_default()).next().copied()
     }
 
     /// A slice belongs to this Service now, or does not exist any more. Returns the Services that

@@ -1,6 +1,6 @@
-//! Pods with the readiness gate of Ballast: the only ones of which anything is kept. A pod with
-//! this gate in its template is not ready before the load balancers of its Services find it
-//! healthy. Nothing puts the gate into a pod: its owner writes it. Pure.
+//! Pods with the readiness gate of Ballast: the only ones of which more than the name is kept. A
+//! pod with this gate in its template is not ready before the load balancers of its Services find
+//! it healthy. Nothing puts the gate into a pod: its owner writes it. Pure.
 
 use k8s_openapi::api::core::v1::Pod;
 

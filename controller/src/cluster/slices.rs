@@ -42,8 +42,8 @@ pub struct Slice {
     owner: Option<Box<str>>,
     ports: Box<[Port]>,
     pods: Box<[Pod]>,
-    /// An address that nobody may name, and that is left out.
-    off_limits: Option<IpAddr>,
+    /// The addresses that nobody may name, and that are left out.
+    off_limits: BTreeSet<IpAddr>,
 }
 
 /// A port of all pods in a slice.
@@ -169,12 +169,12 @@ impl Slice {
                 number: u16::try_from(port.port?).ok().filter(|it| *it != 0)?,
             })
         });
-        let mut off_limits = None;
+        let mut off_limits = BTreeSet::new();
         let pods = slice.endpoints.iter().flatten().take(MOST_PODS);
         let pods = pods.filter_map(|endpoint| {
             let address: IpAddr = endpoint.address.as_deref()?.parse().ok()?;
             if is_off_limits(address) {
-                off_limits = Some(address);
+                off_limits.insert(address);
                 return None;
             }
             let readiness = readiness(endpoint.conditions.unwrap_or_default());
@@ -202,9 +202,9 @@ impl Slice {
         .filter(|slice| !slice.service.name.is_empty())
     }
 
-    /// An address that was left out because nobody may name it.
-    pub const fn off_limits(&self) -> Option<IpAddr> {
-        self.off_limits
+    /// The addresses that were left out because nobody may name them.
+    pub const fn off_limits(&self) -> &BTreeSet<IpAddr> {
+        &self.off_limits
     }
 
     /// The pods that are not ready, with their addresses.

@@ -139,14 +139,7 @@ fn watch_objects(shared: &Shared, options: &Options, tasks: &mut JoinSet<Result<
         queue: shared.queue.clone(),
         gates: options.readiness_gates,
     };
-    // Nothing waits for this gate.
-    let ungated = Watch {
-        client: shared.client.clone(),
-        kind: "endpointslices",
-        gate: Health::default().gate("the list of EndpointSlices"),
-        metrics: shared.metrics.watches.clone(),
-    };
-    let endpoints = endpoints.run(ungated);
+    let endpoints = endpoints.run(shared.client.clone(), shared.metrics.watches.clone());
     tasks.spawn(endless("endpointslices", endpoints));
     tasks.spawn(endless("services", services));
     tasks.spawn(endless("classes", classes));

@@ -22,6 +22,7 @@
 //! [`ARRIVAL_GRACE`] (`Later`); until then nothing is written. [`lacks_pool`] is the same for
 //! pools, which only the provider knows.
 
+mod endpoints;
 mod keep;
 mod share;
 
@@ -29,27 +30,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::class_key;
-use ballast_provider::{
-    Balancer, Key, LoadBalancer, Member, Placement, Provider, Reason, Refusal, Removal, Traits,
-};
+use ballast_provider::{Balancer, Key, Provider, Reason, Refusal, Removal, Traits};
 
-use crate::class::{ClassView, Classes, Instance, uses_endpoints};
+use crate::class::{ClassView, Classes, Instance};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
-use crate::cluster::endpoints::{Endpoints, Known};
+use crate::cluster::endpoints::Endpoints;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::namespaces::{self, Namespaces};
 use crate::cluster::view::ServiceView;
 use crate::process::text;
 use crate::service::group::{Declined, Group};
 
+use self::endpoints::{bare_member, lacks_endpoints, wait_for_endpoints};
 use self::keep::keep;
 use self::share::{balancer, without_foreign_addresses};
 
 /// How long a Service waits for a watch to deliver a class or a pool that is missing.
 pub const ARRIVAL_GRACE: Duration = Duration::from_secs(2);
-
-/// How long a Service waits for the list of slices before it looks whether that failed.
-const LIST_RETRY: Duration = Duration::from_secs(1);
 
 /// The reasons with which a Service is refused for something that another Service has.
 const BLOCKS: [Reason; 2] = [Reason::PortInUse, Reason::AddressInUse];
@@ -491,63 +488,6 @@ pub fn quota_exceeded(class: &ClassView, max: usize) -> Refusal {
             class.name
         ),
     )
-}
-
-/// A Service as a member of a balancer.
-fn member(
-    service: &ServiceView,
-    wanted: &LoadBalancer,
-    provider: &dyn Provider,
-    world: &World<'_>,
-) -> Member {
-    let pods = uses_endpoints(provider, wanted);
-    Member {
-        endpoints: pods
-            .then(|| world.endpoints.of(&service.id, wanted))
-            .flatten(),
-        ..bare_member(service, wanted, world)
-    }
-}
-
-/// Whether a provider would miss the pods of a member: without them it would remove targets.
-fn lacks_endpoints(group: &Group, provider: &dyn Provider) -> bool {
-    let mut members = group.balancer.members.iter().chain(
-        group
-            .fallbacks
-            .iter()
-            .flat_map(|balancer| &balancer.members),
-    );
-    members.any(|it| it.endpoints.is_none() && uses_endpoints(provider, &it.load_balancer))
-}
-
-/// The end of the list wakes the Services that wait for it.
-fn wait_for_endpoints(class: &str, world: &World<'_>) -> Decision {
-    match world.endpoints.known() {
-        Known::Listed | Known::Soon => Decision::Later(LIST_RETRY),
-        Known::Failing(why) => Decision::Wait {
-            class: class.to_owned(),
-            why: Some(Refusal::new(
-                Reason::ClassNotReady,
-                format!(
-                    "the targets are pods, and the controller cannot list what is behind Services: {why}"
-                ),
-            )),
-            drained: None,
-        },
-    }
-}
-
-/// The same without the pods behind it, on which no validation depends.
-fn bare_member(service: &ServiceView, wanted: &LoadBalancer, world: &World<'_>) -> Member {
-    Member {
-        load_balancer: wanted.clone(),
-        published: service.addresses(),
-        placement: Placement {
-            namespace_labels: namespaces::labels(world.namespaces, &service.id.namespace),
-            ..service.placement.clone()
-        },
-        endpoints: None,
-    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ use crate::cluster::writer::Writer;
 /// a write has failed. What the load balancer finds, the provider reports at once.
 pub const RETRY: Duration = Duration::from_secs(30);
 
+/// The gates that one turn opens. They are opened one after the other, and meanwhile nothing else
+/// happens to the load balancer. The others are opened in the next turn.
+const MOST: usize = 100;
+
 /// What opens gates.
 #[derive(Clone)]
 pub struct Gates {
@@ -102,7 +106,7 @@ impl Gates {
             to_open(waiting, &healthy, &self.services, &self.board.snapshot())
         };
         let mut opened = 0;
-        for pod in &open {
+        for pod in open.iter().take(MOST) {
             match self
                 .writer
                 .patch_pod(&pod.name, &patch(pod, Timestamp::now()))

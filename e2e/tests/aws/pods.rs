@@ -35,9 +35,9 @@ async fn pods_are_targets() -> Result<()> {
             let rights = rights()?;
             site.apply(&rights).await?;
             site.pods("web", 2).await?;
-            gated(&aws).await?;
             has_pods(&aws, "web", 2, "Ready").await?;
             healthy(site, "web", 2).await?;
+            gated(&aws).await?;
             gate_opens(&aws).await?;
             followed(&aws).await?;
             tokio::try_join!(site.delete("web"), site.delete("gated"))?;
@@ -215,11 +215,13 @@ async fn gated(aws: &Aws<'_>) -> Result<()> {
     site.apply(&pods).await
 }
 
-/// It becomes ready when the load balancer finds it healthy, and not before. The polls that found
-/// the pods of `web` healthy have asked about this one, too.
+/// It becomes ready when the load balancer finds it healthy, and not before: a poll has asked about
+/// it meanwhile.
 async fn gate_opens(aws: &Aws<'_>) -> Result<()> {
     let site = aws.site;
     has_pods(aws, "gated", 1, "ContainersReady").await?;
+    let said = site.says("gated", TARGETS_HEALTHY, "False", "TargetsUnhealthy");
+    println!("with a closed gate: {}", said.await?);
     let waits = one(&pods(site, "gated").await?)?;
     let before = target(aws).await?;
     ensure!(before["state"] == "initial", "it may be ready: {before}");

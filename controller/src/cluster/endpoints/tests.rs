@@ -3,8 +3,12 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::*;
-use crate::cluster::store::Update;
-use crate::fixtures::{id, parsed_slice, pod_slice};
+use crate::cluster::store::{Key as _, Update};
+use crate::fixtures::{gated_pod, id, parsed_slice, pod_slice, unready_slice};
+
+fn name(name: &str) -> Name {
+    Name::named(Some("shop"), Some(name))
+}
 
 #[test]
 fn a_roll_out_has_one_turn_in_a_second() {
@@ -94,34 +98,14 @@ fn a_service_waits_again_for_each_change() {
 /// woken when it becomes one.
 #[test]
 fn pods_that_wait_for_their_gate() {
-    use crate::cluster::store::{Key as _, Parsed};
     use ballast_provider::Readiness;
     let endpoints = Endpoints::default();
     let followed = endpoints.begin(true);
     let pods = &followed.pods.as_ref().unwrap().store;
-    let mut slices = Vec::new();
-    for service in ["web", "api"] {
-        let mut slice = pod_slice(service, service, &["10.0.0.1", "10.0.0.2"]);
-        for (number, pod) in ["a", "b"].iter().enumerate() {
-            let endpoint = &mut slice["endpoints"][number];
-            endpoint["targetRef"] = json!({"kind": "Pod", "name": pod});
-            endpoint["conditions"] = json!({"ready": false});
-        }
-        slices.push(slice);
-    }
-    let name = |name: &str| Name::named(Some("shop"), Some(name));
-    let pod = |pod: &str, ready: &str| {
-        let object = json!({
-            "metadata": {"name": pod, "namespace": "shop", "uid": pod},
-            "spec": {"readinessGates": [{"conditionType": "ballast.dev/target-healthy"}]},
-            "status": {"conditions": [{"type": "ContainersReady", "status": ready}]},
-        });
-        Parsed {
-            key: name(pod),
-            version: 1,
-            view: GatedPod::of(&serde_json::from_value(object).unwrap()),
-        }
-    };
+    let slices = ["web", "api"].map(|service| {
+        let pods = [("a", "10.0.0.1"), ("b", "10.0.0.2")];
+        unready_slice(service, service, &pods)
+    });
     let apply = |update| followed.changed(&followed.slices.apply(update));
     let apply_pod = |update| {
         let woken = followed.pods_changed(&pods.apply(update)).into_iter();
@@ -136,7 +120,7 @@ fn pods_that_wait_for_their_gate() {
     assert_eq!(endpoints.known(), Known::Soon);
     assert!(endpoints.waiting(&id("web")).is_empty());
     assert!(apply_pod(Update::ListBegins).is_empty());
-    assert!(apply_pod(Update::Listed(pod("a", "False"))).is_empty());
+    assert!(apply_pod(Update::Listed(gated_pod("a", "False"))).is_empty());
     assert!(apply_pod(Update::ListEnds).is_empty());
     assert_eq!(endpoints.known(), Known::Listed);
     let wanted = crate::cluster::view::ServiceView::test("web");
@@ -146,7 +130,10 @@ fn pods_that_wait_for_their_gate() {
         pods.iter().map(|it| it.readiness).collect()
     };
     assert_eq!(readiness(), [Readiness::Unready, Readiness::Unready]);
-    assert_eq!(apply_pod(Update::Applied(pod("a", "True"))), ["api", "web"]);
+    assert_eq!(
+        apply_pod(Update::Applied(gated_pod("a", "True"))),
+        ["api", "web"]
+    );
     assert_eq!(readiness(), [Readiness::Gated, Readiness::Unready]);
     let waiting = endpoints.waiting(&id("web"));
     let at = BTreeSet::from([IpAddr::from([10, 0, 0, 1])]);
@@ -160,7 +147,7 @@ fn pods_that_wait_for_their_gate() {
         }]
     );
     // Its gate opens. It stays a target until its slices call it ready, and nobody opens it again.
-    let mut open = pod("a", "True");
+    let mut open = gated_pod("a", "True");
     open.version = 2;
     let object = json!({
         "metadata": {"name": "a", "namespace": "shop", "uid": "a"},
@@ -175,7 +162,88 @@ fn pods_that_wait_for_their_gate() {
     assert_eq!(readiness(), [Readiness::Gated, Readiness::Unready]);
     assert!(endpoints.waiting(&id("web")).is_empty());
     // A pod that is in no slice wakes nobody.
-    assert!(apply_pod(Update::Applied(pod("c", "True"))).is_empty());
+    assert!(apply_pod(Update::Applied(gated_pod("c", "True"))).is_empty());
     assert_eq!(apply_pod(Update::Deleted(name("a"))), ["api", "web"]);
     assert_eq!(readiness(), [Readiness::Unready, Readiness::Unready]);
+}
+
+/// Each pod has the addresses of its own endpoints, in whichever slices they are.
+#[test]
+fn what_each_of_several_pods_is_behind() {
+    let endpoints = Endpoints::default();
+    let followed = endpoints.begin(true);
+    let pods = &followed.pods.as_ref().unwrap().store;
+    let mut elsewhere = unready_slice("web", "web-1", &[("a", "10.9.0.1")]);
+    elsewhere["metadata"]["namespace"] = json!("other");
+    let mut ready = unready_slice("ready", "ready-1", &[("a", "10.0.0.1")]);
+    ready["endpoints"][0]["conditions"] = json!({"ready": true});
+    followed.slices.apply(Update::ListBegins);
+    for slice in [
+        unready_slice("web", "web-1", &[("a", "10.0.0.1"), ("b", "10.0.0.2")]),
+        unready_slice("web", "web-2", &[("a", "10.0.1.1"), ("c", "10.0.0.3")]),
+        unready_slice("api", "api-1", &[("a", "10.0.0.1"), ("d", "10.0.0.4")]),
+        unready_slice("db", "db-1", &[("e", "10.0.0.5")]),
+        elsewhere,
+        ready,
+    ] {
+        followed.changed(&followed.slices.apply(Update::Listed(parsed_slice(&slice))));
+    }
+    followed.slices.apply(Update::ListEnds);
+    pods.apply(Update::ListBegins);
+    for (pod, containers) in [("a", "True"), ("b", "True"), ("c", "False"), ("d", "True")] {
+        pods.apply(Update::Listed(gated_pod(pod, containers)));
+    }
+    pods.apply(Update::ListEnds);
+    let behind = |all: &[(&str, &[u8])]| -> Behind {
+        let all = all.iter();
+        all.map(|(service, at)| {
+            let address = |it: &u8| IpAddr::from([10, 0, it / 10, it % 10]);
+            (name(service), at.iter().map(address).collect())
+        })
+        .collect()
+    };
+    let waiting = |service: &str| -> Vec<(String, Behind)> {
+        let all = endpoints.waiting(&id(service)).into_iter();
+        all.map(|pod| (pod.name.name.to_string(), pod.services))
+            .collect()
+    };
+    let a = ("a".to_owned(), behind(&[("api", &[1]), ("web", &[1, 11])]));
+    let b = ("b".to_owned(), behind(&[("web", &[2])]));
+    let d = ("d".to_owned(), behind(&[("api", &[4])]));
+    assert_eq!(waiting("web"), [a.clone(), b]);
+    assert_eq!(waiting("api"), [a, d]);
+    assert_eq!(waiting("db"), []);
+    let woken = |pods: &[&str]| -> Vec<String> {
+        let woken = followed.pods_changed(&Changed {
+            keys: pods.iter().map(|pod| name(pod)).collect(),
+            phase: Phase::Live,
+        });
+        woken.into_iter().map(|it| it.name.to_string()).collect()
+    };
+    assert_eq!(woken(&["a", "b"]), ["api", "web"]);
+    assert_eq!(woken(&["b", "e"]), ["db", "web"]);
+}
+
+#[test]
+fn what_a_slice_may_not_name_is_said_once() {
+    let mut index = Index::default();
+    let mut said = |addresses: &[&str]| {
+        let slice = parsed_slice(&pod_slice("web", "a", addresses));
+        let said = index.off_limits(&slice.key, slice.view.as_ref());
+        said.map(|it| it.to_string()).unwrap_or_default()
+    };
+    for (addresses, expected) in [
+        (&["10.0.0.1"][..], ""),
+        (&["10.0.0.1", "169.254.1.1"], "169.254.1.1"),
+        (&["10.0.0.2", "169.254.1.1"], ""),
+        (&["127.0.0.1", "169.254.1.1", "224.0.0.1"], "127.0.0.1"),
+        (&["169.254.1.1", "224.0.0.1"], ""),
+        (&["169.254.1.1", "127.0.0.1"], "127.0.0.1"),
+        (&[], ""),
+        (&["169.254.1.1"], "169.254.1.1"),
+    ] {
+        assert_eq!(said(addresses), expected, "{addresses:?}");
+    }
+    assert_eq!(index.off_limits(&name("a"), None), None);
+    assert!(index.off_limits.is_empty());
 }

@@ -286,7 +286,8 @@ fn addresses_that_nobody_may_name() {
             "endpoints": [{"addresses": [address]}, {"addresses": ["10.0.0.1"]}],
         });
         let slice = slice_of(&patch).unwrap();
-        assert_eq!(slice.off_limits(), off_limits.then_some(parsed));
+        let left_out = off_limits.then_some(parsed).into_iter();
+        assert_eq!(*slice.off_limits(), left_out.collect());
         let others = usize::from(family == "IPv4");
         assert_eq!(
             slice.pods.len(),

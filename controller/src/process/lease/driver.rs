@@ -304,6 +304,20 @@ impl<A: LeaseApi> Election<A> {
 // === impl Fence ===
 
 impl Fence {
+    /// The fence of a process that leads for as long as a test lasts.
+    #[cfg(test)]
+    pub(crate) fn leading() -> Self {
+        let term = Term {
+            epoch: 1,
+            until: Instant::now() + Duration::from_hours(24),
+            suspended: suspended(),
+        };
+        Self {
+            term: watch::channel(Some(term)).1,
+            suspended,
+        }
+    }
+
     /// The number of the term, if this process leads at this instant.
     pub fn epoch(&self) -> Option<u32> {
         let term = (*self.term.borrow())?;

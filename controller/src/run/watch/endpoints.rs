@@ -6,19 +6,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kube::Api;
+use kube::{Api, Client};
 use tokio::time::Instant;
 use tracing::info;
 
 use super::{Selected, Watch, follow, follow_selected};
 use crate::class::board::Board;
-use crate::cluster::endpoints::{Endpoints, Followed};
+use crate::cluster::endpoints::{Endpoints, Followed, GatedPods};
+use crate::cluster::metrics::WatchMetrics;
 use crate::cluster::pods::{GatedPod, WatchedPod};
 use crate::cluster::slices::{OF_SERVICES, Slice, WatchedSlice};
 use crate::cluster::store::{Changed, Phase, Store};
 use crate::cluster::view::{Name, ServiceView};
+use crate::process::admin::Gate;
 use crate::process::queue::Queue;
 
+/// The kinds, for logs and metrics.
+const SLICES: &str = "endpointslices";
 const PODS: &str = "pods";
 
 /// Keeps the pods behind Services current, and wakes the Services whose load balancers send to
@@ -39,8 +43,8 @@ pub struct EndpointWatch {
 // === impl EndpointWatch ===
 
 impl EndpointWatch {
-    /// Watches for ever. The gate of `watch` is replaced.
-    pub async fn run(self, watch: Watch) {
+    /// Watches for ever.
+    pub async fn run(self, client: Client, metrics: WatchMetrics) {
         let mut classes = self.board.subscribe();
         loop {
             let needed = classes.wait_for(|classes| classes.need_endpoints()).await;
@@ -50,51 +54,52 @@ impl EndpointWatch {
             }
             info!("a class needs EndpointSlices; watching them");
             let followed = self.endpoints.begin(self.gates);
-            let watch = Watch {
-                gate: followed.gate.clone(),
-                ..watch.clone()
+            let watch = |kind, gate: &Gate| Watch {
+                client: client.clone(),
+                kind,
+                gate: gate.clone(),
+                metrics: metrics.clone(),
             };
-            let selected = Selected {
-                api: Api::<WatchedSlice>::all(watch.client.clone()),
-                labels: Some(OF_SERVICES),
+            let slices = self.slices(watch(SLICES, &followed.gate), &followed);
+            let pods = async {
+                match &followed.pods {
+                    Some(pods) => self.pods(watch(PODS, &pods.gate), pods, &followed).await,
+                    None => std::future::pending().await,
+                }
             };
-            let (metrics, kind) = (watch.metrics.clone(), watch.kind);
-            let pods = self.pods(watch.clone(), &followed);
-            let parse = |name: &Name, slice: &WatchedSlice| Slice::of(name, slice);
-            let changed = |changed: &Changed<Name>| self.changed(&followed, changed);
             let unneeded = async {
                 let _ = classes.wait_for(|classes| !classes.need_endpoints()).await;
             };
             tokio::select! {
-                () = follow_selected(watch, selected, &followed.slices, parse, changed) => {}
+                () = slices => {}
                 () = pods => {}
                 () = unneeded => info!("no class needs EndpointSlices any more"),
             }
             self.endpoints.end();
-            metrics.ended(kind);
+            metrics.ended(SLICES);
             metrics.ended(PODS);
         }
     }
 
-    /// Follows the pods with a readiness gate, if they are wanted.
-    async fn pods(&self, watch: Watch, followed: &Followed) {
-        let Some(pods) = &followed.pods else {
-            return std::future::pending().await;
+    async fn slices(&self, watch: Watch, followed: &Followed) {
+        let selected = Selected {
+            api: Api::<WatchedSlice>::all(watch.client.clone()),
+            labels: Some(OF_SERVICES),
         };
-        let watch = Watch {
-            kind: PODS,
-            gate: pods.gate.clone(),
-            ..watch
+        let parse = |name: &Name, slice: &WatchedSlice| Slice::of(name, slice);
+        let changed = |changed: &Changed<Name>| {
+            self.wake(followed, changed.phase, followed.changed(changed));
         };
+        follow_selected(watch, selected, &followed.slices, parse, changed).await;
+    }
+
+    /// Follows the pods with a readiness gate.
+    async fn pods(&self, watch: Watch, pods: &GatedPods, followed: &Followed) {
         let parse = |_: &Name, pod: &WatchedPod| GatedPod::of(pod);
         let changed = |changed: &Changed<Name>| {
             self.wake(followed, changed.phase, followed.pods_changed(changed));
         };
         follow(watch, &pods.store, parse, changed).await;
-    }
-
-    fn changed(&self, followed: &Followed, changed: &Changed<Name>) {
-        self.wake(followed, changed.phase, followed.changed(changed));
     }
 
     fn wake(&self, followed: &Followed, phase: Phase, services: BTreeSet<Name>) {

@@ -2,8 +2,9 @@
 
 use ballast_provider::{Family, LoadBalancer};
 
+use super::endpoints::lacks_endpoints;
 use super::share::{assemble, published_on};
-use super::{Keep, World, lacks_endpoints};
+use super::{Keep, World};
 use crate::cluster::view::ServiceView;
 use crate::service::group::{Sharer, Stage};
 

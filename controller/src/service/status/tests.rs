@@ -1,8 +1,8 @@
 mod drain;
+mod event;
 mod exact;
 mod extra;
-
-use std::time::Duration;
+mod targets;
 
 use ballast_crds::class_key;
 use ballast_provider::{Address, IpMode, PortStatus, Protocol};
@@ -258,19 +258,6 @@ fn a_refused_service_claims_nothing_that_nobody_looks_at() {
 }
 
 #[test]
-fn that_all_nodes_are_labelled_is_said() {
-    let despite = Desired::observed(
-        &settled(),
-        "local",
-        &programmed("192.0.2.1"),
-        Backing::DespiteLabel,
-    );
-    let said = despite.programmed.unwrap();
-    assert_eq!(said.status, "True");
-    assert!(said.message.contains(crate::cluster::view::EXCLUDE_LABEL));
-}
-
-#[test]
 fn what_a_refused_service_has_is_reported_and_it_stays_refused() {
     let refusal = refusal("no");
     let moved = Desired::observed(&settled(), "local", &programmed("192.0.2.1"), Backing::None);
@@ -323,43 +310,6 @@ fn times_move_only_with_the_status() {
     assert_eq!(since(&refused), second(1));
 }
 
-#[test]
-fn no_targets_is_no_traffic() {
-    let desired = Desired::observed(&web(), "local", &programmed("192.0.2.1"), Backing::None);
-    assert_eq!(
-        desired.programmed.as_ref().unwrap().reason,
-        Reason::NoEligibleNodes
-    );
-    assert_eq!(transition_event(&web(), &desired), Some(Event::Unavailable));
-    assert_eq!(
-        desired.ingress,
-        Some(vec![ingress("192.0.2.1", 80)]),
-        "the address is published all the same"
-    );
-}
-
-/// Pods that start are no news; pods that are gone are.
-#[test]
-fn no_pod_is_no_traffic() {
-    let observed = |service: &ServiceView, backing| {
-        Desired::observed(service, "local", &programmed("192.0.2.1"), backing)
-    };
-    let served = settled();
-    for (backing, status, reason) in [
-        (Backing::Pods, "True", Reason::Programmed),
-        (Backing::NoPods, "False", Reason::NoEndpoints),
-    ] {
-        let desired = observed(&served, backing);
-        let programmed = desired.programmed.unwrap();
-        assert_eq!((programmed.status, programmed.reason), (status, reason));
-        assert_eq!(desired.ingress, Some(vec![ingress("192.0.2.1", 80)]));
-    }
-    let event =
-        |service: &ServiceView| transition_event(service, &observed(service, Backing::NoPods));
-    assert_eq!(event(&served), Some(Event::NoEndpoints));
-    assert_eq!(event(&web()), None);
-}
-
 /// Upstream's `TestRemoveFinalizer`, and what it does not know.
 #[test]
 fn a_release_takes_off_what_is_ours() {
@@ -409,71 +359,6 @@ fn unknown_annotations_are_named_where_people_look() {
         vec!["ballast.dev/adresses (did you mean ballast.dev/addresses?)".into()];
     let message = Desired::first(&service, "local").accepted.unwrap().message;
     assert!(message.contains("ballast.dev/adresses"), "{message}");
-}
-
-#[test]
-fn one_event_per_transition() {
-    let ensured = |service: &ServiceView, ip: &str| {
-        transition_event(
-            service,
-            &Desired::observed(service, "local", &programmed(ip), Backing::Nodes),
-        )
-    };
-    assert_eq!(ensured(&web(), "192.0.2.1"), Some(Event::Ensured));
-    assert_eq!(ensured(&settled(), "192.0.2.1"), None, "steady state");
-    assert_eq!(
-        ensured(&settled(), "192.0.2.2"),
-        Some(Event::Ensured),
-        "it moved"
-    );
-
-    let failure = |service: &ServiceView| {
-        transition_event(
-            service,
-            &Desired::failed(service, "local", Some("local"), &transient(), second(9)),
-        )
-    };
-    let failed = Desired::failed(&web(), "local", Some("local"), &transient(), second(9))
-        .applied_to(&web(), second(9));
-    assert_eq!(
-        failure(&web()).unwrap().message(),
-        "Error syncing load balancer: failed to ensure load balancer: the cloud does not answer"
-    );
-    assert_eq!(failure(&failed), None, "an unchanged failure");
-    assert_eq!(
-        ensured(&failed, "192.0.2.1"),
-        Some(Event::Ensured),
-        "healed"
-    );
-    let leaving = web().held_by(&["local"]).deleting();
-    assert!(
-        failure(&leaving)
-            .unwrap()
-            .message()
-            .contains("failed to delete load balancer")
-    );
-
-    let throttled = |service: &ServiceView, wait| {
-        let error = ProviderError::Throttled {
-            retry_after: Duration::from_secs(wait),
-        };
-        Desired::failed(service, "local", Some("local"), &error, second(9))
-    };
-    let waits = throttled(&web(), 600);
-    let event = transition_event(&web(), &waits).unwrap();
-    assert!(event.message().ends_with("at about 00:11 UTC"), "{event:?}");
-    let waits = waits.applied_to(&web(), second(9));
-    let longer = throttled(&waits, 6_000);
-    assert!(patch(&waits, &longer, second(9)).is_some());
-    assert_eq!(transition_event(&waits, &longer), None, "it still waits");
-
-    let refusal = Desired::refused(&web(), &refusal("SCTP"), false);
-    assert_eq!(
-        transition_event(&web(), &refusal).unwrap().message(),
-        "Error syncing load balancer: SCTP"
-    );
-    let refused = refusal.applied_to(&web(), second(9));
-    assert_eq!(transition_event(&refused, &refusal), None);
 }
 
 proptest::proptest! {

@@ -1,5 +1,5 @@
-//! `ballast migrate lbc NAME --adopt ARN`: which calls would take over the load balancer of a Service. It makes none
-//! of them, and changes nothing in the cluster.
+//! `ballast migrate lbc NAME --adopt ARN`: which calls would take over the load balancer of a Service. It reads the
+//! cluster and AWS. It makes none of these calls, and changes nothing in the cluster.
 
 use std::sync::Arc;
 

@@ -1,10 +1,9 @@
 //! What `ballast migrate lbc` reads from the cluster: Services, and the class if the user may read it. It writes
 //! nothing.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
-
-use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
 use ballast_crds::LoadBalancerClass;

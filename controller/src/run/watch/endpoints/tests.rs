@@ -10,10 +10,8 @@ use tokio::time::sleep;
 use super::*;
 use crate::class::{ClassView, Instance, Scope};
 use crate::cluster::endpoints::Known;
-use crate::cluster::metrics::WatchMetrics;
 use crate::cluster::store::{Parsed, Update};
 use crate::fixtures::{PODS, PureProvider, client, failure, id, pod_slice, reply};
-use crate::process::admin::Health;
 use crate::process::backoff::Backoff;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -56,12 +54,7 @@ impl Bed {
                 view: service,
             }));
         }
-        let watch = Watch {
-            client: bed.client(),
-            kind: "endpointslices",
-            gate: Health::default().gate("nothing"),
-            metrics: WatchMetrics::register(&mut registry),
-        };
+        let metrics = WatchMetrics::register(&mut registry);
         let endpoints = EndpointWatch {
             endpoints: bed.endpoints.clone(),
             services,
@@ -69,7 +62,7 @@ impl Bed {
             queue: bed.queue.clone(),
             gates,
         };
-        tokio::spawn(endpoints.run(watch));
+        tokio::spawn(endpoints.run(bed.client(), metrics));
         let ready = Instance::Ready(Arc::new(PureProvider(&[])));
         bed.board.seat("local").post(ready);
         Self { registry, ..bed }

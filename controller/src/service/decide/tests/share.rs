@@ -1,7 +1,7 @@
 //! What the members of one balancer do to each other: nothing.
 
 use super::*;
-use crate::fixtures::{LISTENERS, PureProvider, ingress, listener};
+use crate::fixtures::{LISTENERS, PureProvider, condition, ingress, listener};
 
 /// A member of the balancer `front` that publishes these ports and wants others.
 struct Sharing {
