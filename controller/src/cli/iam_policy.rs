@@ -50,6 +50,11 @@ pub struct IamPolicyArgs {
     /// Controller nor Ballast's.
     #[arg(long, requires = "adopt_from_cluster")]
     pub adopt_in_tree: bool,
+
+    /// Also permits to register targets in target groups of others whose owners permit it with the
+    /// tag ballast.dev/targets-from (annotation aws.ballast.dev/target-groups).
+    #[arg(long)]
+    pub bind_target_groups: bool,
 }
 
 /// Prints the policy.
@@ -65,6 +70,7 @@ pub fn run(args: &IamPolicyArgs) -> Result<ExitCode> {
         node_groups: args.node_security_groups.iter().cloned().collect(),
         takes_over: args.adopt_from_cluster.clone(),
         in_tree: args.adopt_in_tree,
+        binds: args.bind_target_groups,
     };
     for warning in warnings(args) {
         say(warning);
@@ -95,6 +101,7 @@ mod tests {
                 cluster_uid: None,
                 adopt_from_cluster: Some("prod".into()),
                 adopt_in_tree: in_tree,
+                bind_target_groups: false,
                 node_security_groups: groups.iter().map(|id| (*id).to_owned()).collect(),
             });
             all.concat()

@@ -16,11 +16,12 @@ use ipnet::IpNet;
 use crate::annotations::{PREFIX, invalid};
 use crate::forward::Forward;
 use crate::nodes::Selector;
-use crate::observed::Observed;
+use crate::observed::{Arn, Bound, Observed, ObservedTargetGroup};
 use crate::settings::tls::Alpn;
 use crate::settings::{CheckProtocol, Scheme, Settings, attributes};
 use crate::target::{Backends, TargetType};
 
+mod bound;
 mod capacity;
 mod check;
 mod clients;
@@ -32,6 +33,7 @@ mod subnets;
 mod tls;
 mod weights;
 
+pub(crate) use bound::{notes, ports as bound_ports};
 use clients::given;
 pub(crate) use clients::{MOST_RULES, rules, weight};
 use families::Split;
@@ -306,6 +308,20 @@ impl TargetGroup {
         Backends::of(self.target_type, self.family, &self.tags)
     }
 
+    /// A new one with this ARN.
+    pub(crate) fn made(&self, arn: Arn) -> ObservedTargetGroup {
+        ObservedTargetGroup {
+            arn,
+            target_type: self.target_type,
+            family: self.family,
+            check: self.check.clone(),
+            attributes: self.initial_attributes(),
+            tags: self.tags.clone(),
+            targets: BTreeSet::new(),
+            bound: Bound::of(&self.tags),
+        }
+    }
+
     /// The attributes of a new one that differ from AWS's defaults for instances. What is a target by its address
     /// does not see the client's address over TCP unless somebody asks for it.
     pub(crate) fn initial_attributes(&self) -> BTreeMap<String, String> {
@@ -474,6 +490,7 @@ pub(crate) fn check(parts: &[Part<'_>]) -> Result<(), Refusal> {
         } = *part;
         families::check(part)?;
         weights::check(part)?;
+        bound::refuse(part)?;
         if settings.target_type.unwrap_or_default() == TargetType::Instance {
             service.require_node_ports()?;
         }

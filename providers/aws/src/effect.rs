@@ -15,6 +15,7 @@ use crate::observed::{
     Reservation, SecurityGroup,
 };
 use crate::settings::attributes::{LISTENER, LOAD_BALANCER, TARGET_GROUP, changed};
+use crate::target::TargetId;
 
 /// Records the effect of a call on the objects of one load balancer.
 pub fn apply(observed: &mut Observed, call: &Call, ids: &Ids, answer: &Answer) {
@@ -79,6 +80,17 @@ impl Effect<'_> {
         all.find(|one| one.arn == arn)
     }
 
+    /// The targets of a target group, also of one that others own.
+    fn targets_of(&mut self, of: &Ref) -> Option<&mut BTreeSet<TargetId>> {
+        let arn = self.id(of);
+        let mut all = self.observed.target_groups.values_mut();
+        all.find_map(|one| match &mut one.bound {
+            _ if one.arn == arn => Some(&mut one.targets),
+            Some(bound) if bound.arn == arn => Some(&mut bound.targets),
+            _ => None,
+        })
+    }
+
     fn load_balancer_of(&mut self, of: &Ref) -> Option<&mut ObservedLoadBalancer> {
         let arn = self.id(of);
         let mut all = self.observed.load_balancers.values_mut();
@@ -127,14 +139,10 @@ impl Effect<'_> {
     fn target_group(&mut self, call: &Call, answer: &Answer) {
         match call {
             Call::CreateTargetGroup { target_group, tags } => {
+                let arn = answer.id.clone().unwrap_or_default();
                 let group = ObservedTargetGroup {
-                    arn: answer.id.clone().unwrap_or_default(),
-                    target_type: target_group.target_type,
-                    family: target_group.family,
-                    check: target_group.check.clone(),
-                    attributes: target_group.initial_attributes(),
                     tags: tags.clone(),
-                    targets: BTreeSet::new(),
+                    ..target_group.made(arn)
                 };
                 let name = target_group.name.clone();
                 self.observed.target_groups.insert(name, group);
@@ -161,16 +169,16 @@ impl Effect<'_> {
                 target_group,
                 targets,
             } => {
-                if let Some(group) = self.target_group_of(target_group) {
-                    group.targets.extend(targets.iter().cloned());
+                if let Some(present) = self.targets_of(target_group) {
+                    present.extend(targets.iter().cloned());
                 }
             }
             Call::DeregisterTargets {
                 target_group,
                 targets,
             } => {
-                if let Some(group) = self.target_group_of(target_group) {
-                    group.targets.retain(|one| !targets.contains(one));
+                if let Some(present) = self.targets_of(target_group) {
+                    present.retain(|one| !targets.contains(one));
                 }
             }
             Call::DeleteTargetGroup { target_group } => {

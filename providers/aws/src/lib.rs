@@ -26,6 +26,7 @@
 
 pub mod adopt;
 pub mod annotations;
+pub mod bind;
 pub mod call;
 pub mod client;
 pub mod desired;

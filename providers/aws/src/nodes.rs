@@ -133,6 +133,7 @@ impl Nodes {
         let all = all.filter(|(_, node)| selector.selects(&node.labels));
         let targets = all.filter_map(|(id, node)| match reached {
             Reached::Instance => Some(TargetId::Instance(id.clone())),
+            Reached::InstanceAt(port) => Some(TargetId::InstanceAt(id.clone(), port)),
             Reached::Ipv6(port) => {
                 let address = IpAddr::V6(node.ipv6?);
                 Some(TargetId::Address(SocketAddr::new(address, port)))

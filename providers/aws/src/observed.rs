@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ballast_provider::Family;
 use ballast_provider::mark::APPLIED;
 
+use crate::bind::BOUND_TO;
 use crate::desired::{Addresses, Check, Rule, Subnet, Tls, Transport};
 use crate::forward::{Forward, ObservedRule};
 use crate::settings::Scheme;
@@ -127,6 +128,17 @@ pub struct ObservedTargetGroup {
     pub tags: BTreeMap<String, String>,
     /// Its targets, without those that drain.
     pub targets: BTreeSet<TargetId>,
+    /// If it is a note of what was registered in a target group of others: that one.
+    pub bound: Option<Bound>,
+}
+
+/// A target group of others in which Ballast registers targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Its ARN.
+    pub arn: Arn,
+    /// Those of the targets in the note that it has.
+    pub targets: BTreeSet<TargetId>,
 }
 
 // === impl Observed ===
@@ -170,6 +182,37 @@ impl ObservedTargetGroup {
     /// What it sends to.
     pub fn backends(&self) -> Backends {
         Backends::of(self.target_type, self.family, &self.tags)
+    }
+
+    /// The ARN of the target group whose targets get traffic.
+    pub fn served(&self) -> &Arn {
+        self.bound.as_ref().map_or(&self.arn, |bound| &bound.arn)
+    }
+
+    /// Whether it, and the one that it is about, have these targets.
+    pub fn has(&self, targets: &BTreeSet<TargetId>) -> bool {
+        let theirs = self.bound.as_ref().map(|bound| &bound.targets);
+        self.targets == *targets && theirs.is_none_or(|theirs| theirs.is_superset(targets))
+    }
+
+    /// Nobody needs to read that it has these targets.
+    pub(crate) fn believe(&mut self, targets: BTreeSet<TargetId>) {
+        if let Some(bound) = &mut self.bound {
+            bound.targets.clone_from(&targets);
+        }
+        self.targets = targets;
+    }
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// What a target group with these tags is about, with nothing registered.
+    pub fn of(tags: &BTreeMap<String, String>) -> Option<Self> {
+        Some(Self {
+            arn: tags.get(BOUND_TO)?.clone(),
+            targets: BTreeSet::new(),
+        })
     }
 }
 

@@ -46,12 +46,15 @@ use crate::settings::attributes;
 use crate::target::{Backends, TargetId};
 
 mod balancer;
+mod bind;
 mod capacity;
 mod differences;
 mod groups;
 mod leave;
 mod listeners;
 
+pub use self::bind::bind;
+use self::bind::unbind;
 use self::differences::changes;
 pub use self::leave::leave;
 
@@ -195,10 +198,7 @@ pub fn release(observed: &Observed) -> Vec<Call> {
         let load_balancer = one.arn.clone();
         Call::DeleteLoadBalancer { load_balancer }
     });
-    let targets = observed.target_groups.values().map(|one| {
-        let target_group = one.arn.clone();
-        Call::DeleteTargetGroup { target_group }
-    });
+    let targets = observed.target_groups.values().flat_map(unbind);
     let clients = observed.groups.values().map(|one| {
         let security_group = one.id.clone();
         Call::DeleteSecurityGroup { security_group }
@@ -206,15 +206,9 @@ pub fn release(observed: &Observed) -> Vec<Call> {
     balancers.chain(targets).chain(clients).collect()
 }
 
-/// The calls for new targets of one target group: what is new is registered first.
-pub fn retarget(
-    target_group: &Ref,
-    targets: &BTreeSet<TargetId>,
-    present: &BTreeSet<TargetId>,
-) -> Vec<Call> {
-    let mut plan = Plan::default();
-    plan.targets(target_group, targets, Some(present));
-    plan.calls
+/// The calls for new targets of one target group that exists: what is new is registered first.
+pub fn retarget(there: &ObservedTargetGroup, targets: &BTreeSet<TargetId>) -> Vec<Call> {
+    bind::targets(&Ref::Known(there.arn.clone()), there, targets)
 }
 
 // === impl Situation ===
@@ -351,10 +345,7 @@ impl Plan {
         let unused = observed.target_groups.iter().filter(|(name, one)| {
             !desired.target_groups.contains_key(*name) && !used.contains(&one.arn)
         });
-        self.cleanup
-            .extend(unused.map(|(_, one)| Call::DeleteTargetGroup {
-                target_group: one.arn.clone(),
-            }));
+        self.cleanup.extend(unused.flat_map(|(_, one)| unbind(one)));
         let own = match &desired.groups {
             Groups::Own { name, .. } => Some(name),
             Groups::Given(_) => None,

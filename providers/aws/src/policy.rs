@@ -11,6 +11,9 @@
 //! cloud-provider-aws have no tags, so that one ([`Scope::in_tree`]) reaches **every** listener of a Network Load
 //! Balancer of the account that has neither the tag of the AWS Load Balancer Controller nor Ballast's, whoever made it.
 //!
+//! Another addition ([`Scope::binds`]) permits to register targets in target groups of others that have the tag with
+//! which their owners permit it.
+//!
 //! Source: "Actions, resources, and condition keys" for Elastic Load Balancing V2 and Amazon EC2 in
 //! the Service Authorization Reference. AWS has never seen this policy: no account was at hand.
 
@@ -19,6 +22,7 @@ use std::collections::BTreeSet;
 use ballast_provider::mark::CLUSTER;
 use serde_json::{Value, json};
 
+use crate::bind::TARGETS_FROM;
 use crate::client::{Action, Service};
 
 /// Whom the policy is for.
@@ -32,6 +36,8 @@ pub struct Scope {
     /// The name of the cluster in the tags of the AWS Load Balancer Controller, whose load balancers Services may take
     /// over.
     pub takes_over: Option<String>,
+    /// Services may register targets in target groups of others whose owners permit it.
+    pub binds: bool,
     /// Also those of cloud-provider-aws, and each listener without tags. Without [`Scope::takes_over`] it says nothing.
     pub in_tree: bool,
 }
@@ -186,6 +192,7 @@ pub fn policy(scope: &Scope) -> Value {
     });
     if let Some(statements) = policy["Statement"].as_array_mut() {
         statements.extend(scope.taking_over());
+        statements.extend(scope.binding());
     }
     policy
 }
@@ -265,6 +272,22 @@ impl Scope {
         statements
     }
 
+    /// Targets in target groups whose owners permit some Service to register them. Ballast compares the Service; IAM
+    /// cannot.
+    fn binding(&self) -> Option<Value> {
+        let [.., groups, _] = TAGGED;
+        let rights = [Action::RegisterTargets, Action::DeregisterTargets].map(Action::right);
+        self.binds.then(|| {
+            json!({
+                "Sid": "TargetsInGroupsOfOthers",
+                "Effect": "Allow",
+                "Action": rights,
+                "Resource": groups,
+                "Condition": {"Null": {format!("aws:ResourceTag/{TARGETS_FROM}"): "false"}}
+            })
+        })
+    }
+
     fn node_groups(&self) -> Value {
         let arn = |id: &str| format!("arn:*:ec2:*:*:security-group/{id}");
         if self.node_groups.is_empty() {
@@ -319,6 +342,7 @@ mod tests {
             node_groups: BTreeSet::from(["sg-1".to_owned()]),
             takes_over: Some("prod".into()),
             in_tree: true,
+            binds: true,
         });
         for statement in policy["Statement"].as_array().expect("a list") {
             let text = statement.to_string();
@@ -330,6 +354,13 @@ mod tests {
                 "RoleOfLoadBalancers" => assert!(text.contains("iam:AWSServiceName")),
                 "CreateGroupInVpc" => assert!(text.contains(":vpc/*")),
                 "RuleOfNodes" => assert!(text.contains("security-group/sg-1")),
+                "TargetsInGroupsOfOthers" => {
+                    assert!(text.contains("ResourceTag/ballast.dev/targets-from\":\"false"));
+                    assert!(
+                        !text.contains("Delete") && !text.contains("Modify"),
+                        "{text}"
+                    );
+                }
                 _ => assert!(
                     text.contains("Tag/ballast.dev/cluster\":\"uid-1\""),
                     "{text}"
@@ -432,6 +463,7 @@ mod tests {
             node_groups: BTreeSet::from(["sg-0123".to_owned()]),
             takes_over: None,
             in_tree: false,
+            binds: false,
         };
         insta::assert_json_snapshot!(policy(&scope));
     }

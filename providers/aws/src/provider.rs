@@ -33,6 +33,7 @@
 
 mod adopt;
 mod backend;
+mod bind;
 mod capacity;
 mod cleanup;
 mod drift;

@@ -5,7 +5,8 @@
 use ballast_provider::{Affinity, Member, Reason, Refusal, text};
 
 use crate::adopt::ADOPT;
-use crate::annotations::PREFIX;
+use crate::annotations::{ACTIONS, PREFIX};
+use crate::bind::TARGET_GROUPS;
 
 /// Kubernetes' default for `clientIP.timeoutSeconds`, which nobody asked for.
 const TIMEOUT: u32 = 10_800;
@@ -20,6 +21,21 @@ pub(crate) fn check(member: &Member) -> Result<(), Refusal> {
                 "annotation {ADOPT}: a Service with ballast.dev/share-key takes over no load balancer: it has the one that it shares. Remove one of the two"
             ),
         ));
+    }
+    for with in [ADOPT, "ballast.dev/share-key"] {
+        let has = if with == ADOPT {
+            wanted.settings.contains_key(ADOPT)
+        } else {
+            wanted.share_key.is_some()
+        };
+        if has && wanted.settings.contains_key(TARGET_GROUPS) {
+            return Err(Refusal::new(
+                Reason::Unsupported,
+                format!(
+                    "annotation {TARGET_GROUPS}: the Service gets no load balancer, so {with} has nothing to be about. Remove one of the two"
+                ),
+            ));
+        }
     }
     if let Some(key) = &member.load_balancer.share_key
         && key.len() > LONGEST_KEY
@@ -82,7 +98,8 @@ pub(crate) fn remarks(member: &Member) -> Vec<String> {
     let others = wanted
         .settings
         .keys()
-        .filter(|key| !key.starts_with(PREFIX) && *key != ADOPT);
+        .filter(|key| !key.starts_with(PREFIX) && !key.starts_with(ACTIONS))
+        .filter(|key| ![ADOPT, TARGET_GROUPS].contains(&key.as_str()));
     remarks.extend(others.map(|key| format!("{key} has no effect on AWS")));
     remarks
 }

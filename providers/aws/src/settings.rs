@@ -14,6 +14,7 @@ use ballast_provider::{Reason, Refusal, Settings as Annotations};
 
 use crate::adopt::{ADOPT, Adopted};
 use crate::annotations::{self, ACTIONS, PREFIX, Support, WEIGHTS, invalid};
+use crate::bind::{self, Bound, TARGET_GROUPS};
 use crate::target::TargetType;
 
 pub mod attributes;
@@ -140,6 +141,8 @@ pub struct Settings {
     /// Whether connections of UDP that change their family come from a range of each subnet. `None`: if the load
     /// balancer needs it.
     pub source_nat: Option<bool>,
+    /// Target groups of others that get the targets, instead of a load balancer, by port.
+    pub bound: Bound,
     /// Listeners that divide their connections among Services.
     pub weights: Vec<Weighted>,
     /// How many rules a security group may have in this account.
@@ -217,7 +220,10 @@ impl Allowed {
     /// These annotations, without their prefix.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Refusal> {
         let known = names.into_iter().map(|name| {
-            if let Some(whole) = [ADOPT, WEIGHTS].into_iter().find(|it| *it == name) {
+            if let Some(whole) = [ADOPT, TARGET_GROUPS, WEIGHTS]
+                .into_iter()
+                .find(|it| *it == name)
+            {
                 return Ok(whole);
             }
             let key = format!("{PREFIX}{name}");
@@ -250,6 +256,13 @@ impl Settings {
                 }
                 let adopted = Adopted::parse(&format!("annotation {key}"), value.trim())?;
                 parsed.settings.adopted = Some(adopted);
+                continue;
+            }
+            if key == TARGET_GROUPS {
+                if allowed.is_some_and(|it| !it.0.contains(TARGET_GROUPS)) {
+                    return Err(not_allowed(key));
+                }
+                parsed.settings.bound = bind::parse(key, value.trim())?;
                 continue;
             }
             if key.starts_with(ACTIONS) {
@@ -358,6 +371,7 @@ impl Settings {
             tls: self.tls,
             dualstack: self.dualstack.or(class.dualstack),
             source_nat: self.source_nat.or(class.source_nat),
+            bound: self.bound,
             weights: self.weights,
             most_rules: class.most_rules,
         }

@@ -29,6 +29,8 @@ pub enum Backends {
 pub enum Reached {
     /// By the ID of their instance, on the port of the target group.
     Instance,
+    /// By the ID of their instance, on this port: in a target group of others, which has a port of its own.
+    InstanceAt(u16),
     /// By their IPv6 address, on this port.
     Ipv6(u16),
 }
@@ -48,6 +50,8 @@ pub enum TargetType {
 pub enum TargetId {
     /// The ID of an instance. It gets traffic on the port of the target group.
     Instance(String),
+    /// The ID of an instance, and the port that gets traffic.
+    InstanceAt(String, u16),
     /// An address, and the port that gets traffic.
     Address(SocketAddr),
 }
@@ -59,7 +63,10 @@ impl Backends {
     pub fn of(target_type: TargetType, family: Family, tags: &BTreeMap<String, String>) -> Self {
         let port = tags.get(NODE_PORT).and_then(|port| port.parse().ok());
         match (target_type, port) {
-            (TargetType::Instance, _) => Self::Nodes(Selector::of(tags), Reached::Instance),
+            (TargetType::Instance, None) => Self::Nodes(Selector::of(tags), Reached::Instance),
+            (TargetType::Instance, Some(port)) => {
+                Self::Nodes(Selector::of(tags), Reached::InstanceAt(port))
+            }
             (TargetType::Ip, Some(port)) => Self::Nodes(Selector::of(tags), Reached::Ipv6(port)),
             (TargetType::Ip, None) => Self::Pods(family),
         }
@@ -97,7 +104,7 @@ impl TargetId {
     /// The ID in calls.
     pub fn id(&self) -> String {
         match self {
-            Self::Instance(id) => id.clone(),
+            Self::Instance(id) | Self::InstanceAt(id, _) => id.clone(),
             Self::Address(address) => address.ip().to_string(),
         }
     }
@@ -106,6 +113,7 @@ impl TargetId {
     pub const fn port(&self) -> Option<u16> {
         match self {
             Self::Instance(_) => None,
+            Self::InstanceAt(_, port) => Some(*port),
             Self::Address(address) => Some(address.port()),
         }
     }
@@ -115,6 +123,7 @@ impl fmt::Display for TargetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Instance(id) => f.write_str(id),
+            Self::InstanceAt(id, port) => write!(f, "{id}:{port}"),
             Self::Address(address) => address.fmt(f),
         }
     }

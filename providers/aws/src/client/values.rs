@@ -110,6 +110,8 @@ pub struct TargetGroup {
 pub struct TargetHealth {
     /// The target.
     pub target: TargetId,
+    /// Its port.
+    pub port: Option<u16>,
     /// Its state.
     pub health: Health,
     /// AWS's code for why, such as `Target.FailedHealthChecks`.

@@ -5,6 +5,7 @@ use super::*;
 use crate::desired::Subnet;
 use crate::desired::tests::{WEB, desired, service};
 
+mod bind;
 mod capacity;
 mod cloud;
 mod families;
@@ -222,12 +223,11 @@ fn a_prefix_list_is_exchanged_within_aws_limit() {
 
 #[test]
 fn targets_change_in_chunks_and_the_new_ones_come_first() {
-    let group = Ref::Known("tg".into());
-    let calls = retarget(
-        &group,
-        &(instances(401).into_iter().map(TargetId::Instance)).collect(),
-        &[TargetId::Instance("i-old".into())].into(),
-    );
+    let mut seen = example().target_groups.into_values();
+    let mut group = seen.next().expect("one");
+    group.targets = [TargetId::Instance("i-old".into())].into();
+    let wanted = instances(401).into_iter().map(TargetId::Instance);
+    let calls = retarget(&group, &wanted.collect());
     let sizes: Vec<(&str, usize)> = calls
         .iter()
         .map(|call| match call {

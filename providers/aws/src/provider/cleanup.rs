@@ -86,7 +86,12 @@ impl Inner {
         let times = record.cleanup.as_ref().map_or(0, |before| before.times);
         let times = times.saturating_add(1);
         let mut most = longest;
+        // A note stays for as long as what it is about.
+        let mut noted = false;
         for call in calls {
+            if noted && matches!(call, Call::DeleteTargetGroup { .. }) {
+                continue;
+            }
             let why = match make(client, record, call, cleaning.urgency(), &ids).await {
                 Ok(answer) => {
                     effect::apply(&mut record.observed, call, &ids, &answer);
@@ -99,6 +104,7 @@ impl Inner {
                 Err(why) => why,
             };
             cleaned.left = Some(pause);
+            noted |= matches!(call, Call::DeregisterTargets { .. });
             if why.cause.uncertain() {
                 record.doubt();
             }

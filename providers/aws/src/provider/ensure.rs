@@ -134,7 +134,11 @@ impl Inner {
         }
         record.contradiction = None;
         record.faults.clear();
-        let ended = self.rounds(client, balancer, &mut asked, record).await;
+        let bound = asked.first().filter(|one| !one.settings.bound.is_empty());
+        let ended = match bound {
+            Some(one) => self.bind(client, balancer, one, record).await,
+            None => self.rounds(client, balancer, &mut asked, record).await,
+        };
         // Pods come and go, whatever else somebody must mend first.
         if matches!(&ended, Err(why) if !matches!(why, ProviderError::Throttled { .. })) {
             // Whoever is dropped leaves a doubt. What failed must be said in time.
@@ -407,7 +411,7 @@ impl Inner {
         }
     }
 
-    async fn run(
+    pub(super) async fn run(
         &self,
         client: &Client,
         record: &mut Record,

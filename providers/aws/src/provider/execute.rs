@@ -12,7 +12,7 @@ use super::faults::{Owners, is_of_one};
 use super::records::{Extent, Record};
 use super::retarget::INVALID_TARGET;
 use super::{Inner, PATIENCE};
-use crate::call::Call;
+use crate::call::{Call, Ref};
 use crate::client::{Answer, CallError, Cause, Client, Ids, Manner};
 use crate::effect;
 use crate::rate::Urgency;
@@ -206,7 +206,14 @@ impl Inner {
                     effect::apply(&mut record.observed, call, &ids, &Answer::default());
                 }
                 Err(why) if leave_first(&mut left, call, &why) => {}
-                Err(why) if SEARCHED.contains(&why.code.as_str()) => {
+                // Its owner has deleted it.
+                Err(why) if leaves_others(record, call) && why.cause == Cause::NotFound => {
+                    effect::apply(&mut record.observed, call, &ids, &Answer::default());
+                }
+                // What one target group of others does not accept says nothing of the nodes.
+                Err(why)
+                    if SEARCHED.contains(&why.code.as_str()) && !joins_others(record, call) =>
+                {
                     let Call::RegisterTargets {
                         target_group,
                         targets,
@@ -316,6 +323,25 @@ fn isolate(
     record.faults.insert(uid, error(why));
     left.retain(|call| !owners.is_left_out(call, &record.observed, &record.faults));
     true
+}
+
+/// Whether a target group is one that others own.
+fn is_of_others(record: &Record, target_group: &Ref) -> bool {
+    let mut groups = record.observed.target_groups.values();
+    groups.any(|one| {
+        let bound = one.bound.as_ref().map(|bound| bound.arn.as_str());
+        bound.is_some() && bound == target_group.known()
+    })
+}
+
+/// Whether a call deregisters targets of a target group that others own.
+fn leaves_others(record: &Record, call: &Call) -> bool {
+    matches!(call, Call::DeregisterTargets { target_group, .. } if is_of_others(record, target_group))
+}
+
+/// Whether a call registers targets in a target group that others own.
+fn joins_others(record: &Record, call: &Call) -> bool {
+    matches!(call, Call::RegisterTargets { target_group, .. } if is_of_others(record, target_group))
 }
 
 /// Makes one call for a load balancer. If it must wait, it keeps its place until its next turn. Whoever

@@ -6,7 +6,7 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tracing::debug;
 
-use super::inventory::{listener, manner, registered};
+use super::inventory::{listener, manner, read_targets};
 use super::records::Answers;
 use crate::client::values::{self, TargetHealth};
 use crate::client::{CallError, Cause, Client};
@@ -87,7 +87,9 @@ pub(super) async fn rest(
         reads.push(target_group_details(client, one, urgency).boxed());
     }
     let answers: Answers = several(reads).await?.into_iter().collect();
-    let of_groups = u32::try_from(2 * answers.len()).unwrap_or(u32::MAX);
+    let groups = observed.target_groups.values();
+    let reads = groups.map(|one| if one.bound.is_some() { 3 } else { 2 });
+    let of_groups = reads.sum::<u32>();
     Ok((calls + of_groups, answers))
 }
 
@@ -135,9 +137,8 @@ async fn target_group_details(
         .target_group_attributes(&one.arn, manner(urgency))
         .await?;
     one.attributes = attributes::changed(attributes, &attributes::TARGET_GROUP);
-    let targets = client.target_health(&one.arn, manner(urgency)).await?;
-    one.targets = registered(&targets);
-    Ok((one.arn.clone(), targets))
+    let targets = read_targets(client, one, manner(urgency)).await?;
+    Ok((one.served().clone(), targets))
 }
 
 /// Reads the capacity that is reserved. Whoever may not read it, or has a cloud that knows no such thing, has

@@ -17,11 +17,12 @@ use super::execute::error;
 use super::full::{listeners_of, rest};
 use super::records::{Answers, Depth, Extent, Record, Tried, members};
 use crate::adopt::Adopted;
-use crate::client::values::{self, Filter, Tags};
-use crate::client::{CallError, Client, Manner};
+use crate::client::values::{self, Filter, Tags, TargetHealth};
+use crate::client::{CallError, Cause, Client, Manner};
 use crate::desired::NAMES;
 use crate::observed::{
-    Arn, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup, SecurityGroup,
+    Arn, Bound, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
+    SecurityGroup,
 };
 use crate::rate::Urgency;
 use crate::settings::Scheme;
@@ -443,6 +444,7 @@ pub(super) fn target_group(
         family: one.family,
         check: one.check?,
         attributes: BTreeMap::new(),
+        bound: Bound::of(&tags),
         tags,
         targets: BTreeSet::new(),
     };
@@ -465,9 +467,48 @@ pub(super) fn listener(one: values::Listener, tags: Tags) -> Option<(u16, Observ
     Some((one.port, there))
 }
 
-/// Without those that were deregistered and drain.
-pub(super) fn registered(targets: &[values::TargetHealth]) -> BTreeSet<TargetId> {
+/// The targets of a target group, without those that were deregistered and drain.
+pub(super) fn registered(
+    of: &ObservedTargetGroup,
+    targets: &[values::TargetHealth],
+) -> BTreeSet<TargetId> {
     let stay = |one: &&values::TargetHealth| one.health != values::Health::Draining;
     let all = targets.iter().filter(stay);
-    all.map(|one| one.target.clone()).collect()
+    all.map(|one| named_in(of, one)).collect()
+}
+
+/// A target as the targets of this group are named.
+pub(super) fn named_in(of: &ObservedTargetGroup, one: &values::TargetHealth) -> TargetId {
+    match (&one.target, one.port) {
+        (TargetId::Instance(id), Some(port)) if of.bound.is_some() => {
+            TargetId::InstanceAt(id.clone(), port)
+        }
+        (target, _) => target.clone(),
+    }
+}
+
+/// Reads the targets of a target group, and of the one that it is about. Returns those that get traffic, with their
+/// health.
+pub(super) async fn read_targets(
+    client: &Client,
+    one: &mut ObservedTargetGroup,
+    manner: Manner,
+) -> Result<Vec<TargetHealth>, CallError> {
+    let own = client.target_health(&one.arn, manner).await?;
+    one.targets = registered(one, &own);
+    let Some(arn) = one.bound.as_ref().map(|bound| bound.arn.clone()) else {
+        return Ok(own);
+    };
+    let theirs = match client.target_health(&arn, manner).await {
+        Ok(theirs) => theirs,
+        // Its owner has deleted it: nothing is registered there.
+        Err(why) if why.cause == Cause::NotFound => Vec::new(),
+        Err(why) => return Err(why),
+    };
+    let mut registered = registered(one, &theirs);
+    registered.retain(|target| one.targets.contains(target));
+    if let Some(bound) = &mut one.bound {
+        bound.targets = registered;
+    }
+    Ok(theirs)
 }

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::execute::{Ended, error};
-use super::inventory::registered;
+use super::inventory::read_targets;
 use super::records::{Answers, Depth, Record};
 use super::{Inner, PATIENCE};
-use crate::call::{Call, Ref};
+use crate::call::Call;
 use crate::client::{Cause, Client, Manner};
 use crate::plan;
 use crate::pods::Pods;
@@ -142,8 +142,7 @@ impl Inner {
             if let Backends::Pods(family) = group.backends()
                 && let Some(wanted) = pods.selected(&group.tags, family)
             {
-                let target_group = Ref::Known(group.arn.clone());
-                calls.extend(plan::retarget(&target_group, &wanted, &group.targets));
+                calls.extend(plan::retarget(group, &wanted));
             }
         }
         if calls.is_empty() {
@@ -184,13 +183,14 @@ impl Inner {
             let known = record.depth == Depth::Full || record.pods_known.contains(*name);
             !group.backends().are_nodes() && !known
         });
-        let unknown: Vec<(String, String)> = unknown
-            .map(|(name, group)| (name.clone(), group.arn.clone()))
-            .collect();
+        let unknown: Vec<String> = unknown.map(|(name, _)| name.clone()).collect();
         let mut answers = Answers::new();
-        for (name, arn) in unknown {
+        for name in unknown {
             let manner = Manner::new(Urgency::Traffic, PATIENCE);
-            let health = match client.target_health(&arn, manner).await {
+            let Some(mut group) = record.observed.target_groups.get(&name).cloned() else {
+                continue;
+            };
+            let health = match read_targets(client, &mut group, manner).await {
                 Ok(health) => health,
                 Err(why) if why.cause == Cause::NotFound => {
                     record.doubt();
@@ -198,11 +198,9 @@ impl Inner {
                 }
                 Err(why) => return Err(error(&why)),
             };
-            if let Some(group) = record.observed.target_groups.get_mut(&name) {
-                group.targets = registered(&health);
-            }
+            answers.insert(group.served().clone(), health);
+            (record.observed.target_groups).insert(name.clone(), group);
             record.pods_known.insert(name);
-            answers.insert(arn, health);
         }
         record.heard(&answers, Instant::now());
         Ok(Ended::Done)

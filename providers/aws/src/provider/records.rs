@@ -24,6 +24,7 @@ use ballast_provider::mark::service_of;
 use ballast_provider::{Family, Key, ProviderError, ServiceId};
 use tokio::time::Instant;
 
+use super::bind::Others;
 use super::capacity::Capacity;
 use super::ensure::REMAKE;
 use super::faults::Faults;
@@ -34,9 +35,11 @@ use crate::client::CallError;
 use crate::client::values::TargetHealth;
 use crate::desired::Source;
 use crate::nodes::{Nodes, Selector};
-use crate::observed::{Arn, LoadBalancerState, Observed, ObservedLoadBalancer};
+use crate::observed::{
+    Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
+};
 use crate::rate::Ticket;
-use crate::target::{Backends, TargetId};
+use crate::target::Backends;
 
 mod all;
 mod hearing;
@@ -104,6 +107,8 @@ pub(super) struct Record {
     /// Its Services get target groups for nodes with IPv6 addresses if there are such nodes: whether there were.
     /// `None`: it does not matter.
     pub(super) ipv6_nodes: Option<bool>,
+    /// What is known of the target groups of others in which its Service has its targets.
+    pub(super) others: Option<Others>,
     /// A Service has left, and nobody has asked for the turn of another one that completes the rest.
     pub(super) left: bool,
     /// What became of it in the last wave.
@@ -198,6 +203,7 @@ impl Record {
             pods_known: BTreeSet::new(),
             refused: RefusedPods::default(),
             ipv6_nodes: None,
+            others: None,
             left: false,
             behind: Behind::No,
             retained: false,
@@ -287,6 +293,20 @@ impl Record {
         all.filter(move |(name, _)| wanted.is_some_and(|wanted| wanted != *name))
     }
 
+    /// Whether targets are in target groups of others, and nothing else is here.
+    pub(super) fn is_bound(&self) -> bool {
+        let mut groups = self.observed.target_groups.values();
+        groups.any(|group| group.bound.is_some())
+    }
+
+    /// The ARN of what serves clients: the load balancer that the Service asks for, or a target group of others.
+    pub(super) fn serving(&self) -> Option<Arn> {
+        let present = self.present().filter(|one| one.serves());
+        let mut groups = self.observed.target_groups.values();
+        let bound = || groups.find_map(|group| Some(group.bound.as_ref()?.arn.clone()));
+        present.map(|one| one.arn.clone()).or_else(bound)
+    }
+
     /// The load balancer whose name stays published: one that serves, while the one that replaces it has
     /// not had a healthy target yet.
     pub(super) fn stand_in(&self, now: Instant) -> Option<&ObservedLoadBalancer> {
@@ -356,13 +376,12 @@ impl Record {
 
     /// Whether all its target groups are known to have their nodes.
     pub(super) fn has_targets_of(&self, nodes: &Nodes) -> bool {
-        let groups = self.observed.target_groups.values();
-        let mut all = groups.map(|group| (group.backends(), &group.targets));
-        let has = |(backends, targets): (Backends, &BTreeSet<TargetId>)| match backends {
-            Backends::Nodes(selector, reached) => *targets == nodes.selected(&selector, reached),
+        let mut groups = self.observed.target_groups.values();
+        let has = |group: &ObservedTargetGroup| match group.backends() {
+            Backends::Nodes(selector, reached) => group.has(&nodes.selected(&selector, reached)),
             Backends::Pods(_) => true,
         };
-        self.targets_known && all.all(has)
+        self.targets_known && groups.all(has)
     }
 
     /// What AWS does not delete for long, and why.

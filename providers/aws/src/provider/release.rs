@@ -45,10 +45,17 @@ impl Inner {
         if record.members.is_empty() {
             record.members.insert(id.clone());
         }
+        if record.is_bound() && record.depth != Depth::Full {
+            // What was registered in target groups of others is deregistered.
+            self.read(client, &mut record, Urgency::Service).await?;
+        }
         let calls = plan::release(&record.observed);
-        let (first, rest): (Vec<Call>, Vec<Call>) = calls
-            .into_iter()
-            .partition(|call| matches!(call, Call::DeleteLoadBalancer { .. }));
+        let (first, rest): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(|call| {
+            matches!(
+                call,
+                Call::DeleteLoadBalancer { .. } | Call::DeregisterTargets { .. }
+            )
+        });
         if let Some(waits) = self.remove(client, &mut record, &first, &rest).await? {
             return Ok(waits);
         }

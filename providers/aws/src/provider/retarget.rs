@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::execute::{Ended, TOO_MANY_TARGETS, error};
-use super::inventory::registered;
+use super::inventory::read_targets;
 use super::records::{Behind, Cell, Depth, Record};
 use super::targets::{Epoch, SETTLED, Written};
 use super::{Inner, PATIENCE};
@@ -113,7 +113,7 @@ impl Inner {
                 let groups = record.observed.target_groups.values_mut();
                 for group in groups {
                     if let Backends::Nodes(selector, reached) = group.backends() {
-                        group.targets = nodes.selected(&selector, reached);
+                        group.believe(nodes.selected(&selector, reached));
                     }
                 }
                 record.targets_known = true;
@@ -213,22 +213,20 @@ impl Inner {
             if Instant::now() >= end {
                 return Err(CUT);
             }
-            let arn = group.arn.clone();
             let unknown = !record.targets_known || record.depth == Depth::Doubtful;
             if unknown && !record.groups_known.contains(&name) {
                 let manner = Manner::new(Urgency::Traffic, PATIENCE);
-                let present = match client.target_health(&arn, manner).await {
-                    Ok(health) => registered(&health),
+                let mut group = group.clone();
+                match read_targets(client, &mut group, manner).await {
+                    Ok(_) => {}
                     // As for a registration: its next turn reads what there is.
                     Err(why) if why.cause == Cause::NotFound => {
                         record.doubt();
                         return Ok(true);
                     }
                     Err(why) => return Err(error(&why)),
-                };
-                if let Some(group) = record.observed.target_groups.get_mut(&name) {
-                    group.targets = present;
                 }
+                (record.observed.target_groups).insert(name.clone(), group);
                 record.groups_known.insert(name.clone());
             }
             let Some(group) = record.observed.target_groups.get(&name) else {
@@ -242,7 +240,7 @@ impl Inner {
                 continue;
             };
             let wanted = nodes.selected(&selector, reached);
-            let calls = plan::retarget(&Ref::Known(arn), &wanted, &group.targets);
+            let calls = plan::retarget(group, &wanted);
             changed |= !calls.is_empty();
             match self.execute(client, record, &calls, "").await {
                 Ended::Done => {}
@@ -304,7 +302,9 @@ impl Inner {
                 [alone] => {
                     warn!(target = %alone, error = %why, "AWS does not accept this target");
                     match alone {
-                        TargetId::Instance(id) => self.refuse(client, id).await,
+                        TargetId::Instance(id) | TargetId::InstanceAt(id, _) => {
+                            self.refuse(client, id).await;
+                        }
                         TargetId::Address(address) if nodes.has_address(address.ip()) => {
                             self.refuse(client, &alone.id()).await;
                         }

@@ -74,16 +74,16 @@ impl Inner {
         }
         let settles = record.health.settles(now);
         // It is said together with the end of the wait.
-        let present = record.present().filter(|_| !settles);
+        let serving = record.serving().filter(|_| !settles);
         let uid = &one.id().uid;
         Words {
             remarks,
             objection: (said.objection.clone())
                 .or_else(|| record.capacity.objection(record.present())),
-            health: present.and_then(|it| record.health.condition(&it.arn, uid)),
-            healthy: present
+            healthy: (serving.as_ref())
                 .filter(|_| one.settings.target_type == Some(TargetType::Ip))
-                .and_then(|it| record.health.healthy_pods(&it.arn, uid)),
+                .and_then(|of| record.health.healthy_pods(of, uid)),
+            health: serving.and_then(|of| record.health.condition(&of, uid)),
             stand_in: record.stand_in(now).map(|it| it.hostname.clone()),
             settles,
         }

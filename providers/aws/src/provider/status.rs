@@ -73,6 +73,38 @@ pub(super) fn observed(
     }
 }
 
+/// The status of a Service whose targets are in target groups of others, with the names of their load balancers.
+/// `unused`: one that no load balancer uses.
+pub(super) fn bound(
+    service: &LoadBalancer,
+    hostnames: impl Iterator<Item = String>,
+    unused: Option<&str>,
+    words: Words,
+) -> Observed {
+    let state = match unused {
+        None => State::Programmed,
+        Some(arn) => State::Pending {
+            reason: Reason::Provisioning,
+            message: format!(
+                "no load balancer sends to the target group {arn} yet; whoever owns it adds it to a listener"
+            ),
+            retry_after: Some(RETRY),
+        },
+    };
+    Observed {
+        ingress: service.ingress_at(hostnames.map(Address::Hostname)),
+        state,
+        objection: words.objection,
+        remarks: words.remarks,
+        unchanged: (words.health.is_none())
+            .then_some(ExtraKind::TargetsHealthy)
+            .into_iter()
+            .collect(),
+        conditions: words.health.into_iter().collect(),
+        healthy: words.healthy,
+    }
+}
+
 /// The status of a Service whose load balancer exists and lacks something: the rest follows at
 /// once.
 pub(super) fn halfway(

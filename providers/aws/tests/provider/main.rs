@@ -8,6 +8,7 @@ mod adopt;
 mod adopt_preview;
 mod annotations;
 mod bed;
+mod bind;
 mod capacity;
 mod conformance;
 mod costs;

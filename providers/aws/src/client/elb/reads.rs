@@ -74,6 +74,16 @@ impl Client {
         existing(names, read).await
     }
 
+    /// The target groups with these ARNs, as far as they exist.
+    pub async fn target_groups_with(
+        &self,
+        arns: &[Arn],
+        manner: Manner,
+    ) -> Result<Vec<TargetGroup>, CallError> {
+        let read = |some| -> Soon<_, _> { Box::pin(self.target_groups_of(Of::Arns(some), manner)) };
+        existing(arns, read).await
+    }
+
     /// The target groups that a load balancer sends to; none if it does not exist.
     pub async fn target_groups_behind(
         &self,

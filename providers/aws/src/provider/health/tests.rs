@@ -3,6 +3,7 @@ use super::*;
 fn target(health: Health, reason: Option<&str>) -> TargetHealth {
     TargetHealth {
         target: TargetId::Instance("i-1".into()),
+        port: Some(30_080),
         health,
         reason: reason.map(str::to_owned),
         description: None,

@@ -226,11 +226,10 @@ pub(super) fn health(of: &TargetHealthDescription) -> Option<TargetHealth> {
     let target = of.target()?;
     let health = of.target_health();
     let state = health.and_then(|it| it.state());
+    let port = target.port().and_then(|port| u16::try_from(port).ok());
     Some(TargetHealth {
-        target: TargetId::of(
-            target.id()?,
-            target.port().and_then(|port| u16::try_from(port).ok()),
-        )?,
+        target: TargetId::of(target.id()?, port)?,
+        port,
         health: Health::named(state.map_or("", |state| state.as_str())),
         reason: (health.and_then(|it| it.reason())).map(|reason| reason.as_str().to_owned()),
         description: (health.and_then(|it| it.description())).map(str::to_owned),

@@ -1,0 +1,257 @@
+//! Target groups that others own, in which a Service registers its targets. Pure.
+//!
+//! A Service names them by the ports whose targets they get ([`TARGET_GROUPS`]). Ballast then makes no load balancer: it
+//! registers and deregisters targets, and changes nothing else. Several Services, also of several clusters, can have
+//! their targets in one target group.
+//!
+//! ```text
+//!  Service ─▶ note: a target group of Ballast's without a listener, with what it has registered
+//!                │  tag ballast.dev/bound-to
+//!                ▼
+//!         target group of somebody else ◀─ its owner's tag ballast.dev/targets-from permits it
+//! ```
+//!
+//! **The note** says which targets are the Service's. A target is in it before it is registered, and leaves it after it
+//! was deregistered. So no crash leaves a target that nobody knows of, and what other clusters have registered is never
+//! touched. AWS bills no target group.
+//!
+//! **The owner permits it** with the tag [`TARGETS_FROM`]. Whoever may create Services could otherwise send the traffic
+//! of others to pods of their own.
+
+use std::collections::BTreeMap;
+
+use ballast_provider::{Reason, Refusal, ServiceId};
+
+use crate::annotations::invalid;
+use crate::client::values::TargetGroup;
+use crate::desired::Transport;
+use crate::observed::Arn;
+use crate::target::TargetType;
+
+/// The annotation that names target groups: `PORT=ARN`, separated by commas.
+pub const TARGET_GROUPS: &str = "aws.ballast.dev/target-groups";
+/// The tag of a target group whose owner permits Services to register targets: `NAMESPACE/NAME`, separated by spaces.
+pub const TARGETS_FROM: &str = "ballast.dev/targets-from";
+/// The tag of a note: the ARN of the target group that it is about.
+pub const BOUND_TO: &str = "ballast.dev/bound-to";
+
+/// The target groups of a Service, by its ports.
+pub type Bound = BTreeMap<u16, Arn>;
+
+/// The most of them: AWS's limit for listeners, as for any Service.
+const MOST: usize = 50;
+
+/// The value of the annotation.
+pub(crate) fn parse(key: &str, value: &str) -> Result<Bound, Refusal> {
+    let mut all = Bound::new();
+    for entry in value.split(',').map(str::trim).filter(|it| !it.is_empty()) {
+        let named = entry.split_once('=').and_then(|(port, arn)| {
+            let port = port.trim().parse::<u16>().ok().filter(|port| *port > 0)?;
+            is_target_group(arn.trim()).then(|| (port, arn.trim().to_owned()))
+        });
+        let Some((port, arn)) = named else {
+            return Err(invalid(format!(
+                "annotation {key} must be a list of PORT=ARN with ARNs of target groups, such as 80=arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web/0123456789abcdef, not \"{}\"",
+                ballast_provider::text::shortened(entry, 64)
+            )));
+        };
+        if all.insert(port, arn).is_some() {
+            return Err(invalid(format!("annotation {key} names port {port} twice")));
+        }
+    }
+    if all.is_empty() || all.len() > MOST {
+        return Err(invalid(format!(
+            "annotation {key} names {} ports; it must name 1 to {MOST}",
+            all.len()
+        )));
+    }
+    Ok(all)
+}
+
+/// `arn:PARTITION:elasticloadbalancing:REGION:ACCOUNT:targetgroup/NAME/ID`
+fn is_target_group(arn: &str) -> bool {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", _, "elasticloadbalancing", _, _, resource] = parts[..] else {
+        return false;
+    };
+    let path: Vec<&str> = resource.split('/').collect();
+    matches!(path[..], ["targetgroup", name, id] if !name.is_empty() && !id.is_empty())
+}
+
+/// Refuses to register the targets of this Service in a target group with these tags, unless its owner permits it.
+pub(crate) fn permit(
+    tags: &BTreeMap<String, String>,
+    id: &ServiceId,
+    arn: &str,
+) -> Result<(), Refusal> {
+    let service = id.to_string();
+    let permitted = tags.get(TARGETS_FROM).map(String::as_str);
+    let mut services = permitted.unwrap_or_default().split_whitespace();
+    if services.any(|one| one == service) {
+        return Ok(());
+    }
+    // Whoever asks must not learn whom it permits.
+    Err(refused(
+        arn,
+        &format!(
+            "its owner has not permitted it: the tag {TARGETS_FROM} must name {service}, among others separated by spaces"
+        ),
+    ))
+}
+
+/// Refuses a target group that cannot have the targets of this port.
+pub(crate) fn fits(
+    group: &TargetGroup,
+    (port, transport): (u16, Transport),
+    target_type: TargetType,
+    vpc: &str,
+) -> Result<(), Refusal> {
+    let arn = &group.arn;
+    if group.target_type != Some(target_type) {
+        let (is, other) = match target_type {
+            TargetType::Instance => ("nodes", "ip"),
+            TargetType::Ip => ("pods", "instance"),
+        };
+        return Err(refused(
+            arn,
+            &format!(
+                "the targets of the Service are {is}, so its target type must be {}. Use another target group, or nlb-target-type: {other}",
+                target_type.as_str()
+            ),
+        ));
+    }
+    // One for HTTP or TLS has TCP underneath.
+    let carries = match group.transport {
+        Some(carried) => carried == transport || carried == Transport::TcpUdp,
+        None => transport == Transport::Tcp,
+    };
+    if !carries {
+        return Err(refused(
+            arn,
+            &format!(
+                "port {port} of the Service is {}, which its protocol does not carry",
+                transport.protocol(false)
+            ),
+        ));
+    }
+    if target_type == TargetType::Instance && group.vpc.as_deref() != Some(vpc) {
+        return Err(refused(
+            arn,
+            &format!("it is not in {vpc}, the VPC of the nodes"),
+        ));
+    }
+    Ok(())
+}
+
+/// The target group does not exist.
+pub(crate) fn missing(arn: &str) -> Refusal {
+    refused(arn, "AWS does not find it in this region and account")
+}
+
+fn refused(arn: &str, why: &str) -> Refusal {
+    Refusal::new(
+        Reason::Invalid,
+        format!("annotation {TARGET_GROUPS}: Ballast registers no targets in {arn}: {why}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ballast_provider::Family;
+
+    use super::*;
+
+    const WEB: &str =
+        "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web/0123456789abcdef";
+
+    #[test]
+    fn ports_have_target_groups() {
+        let all = parse(TARGET_GROUPS, &format!("80={WEB} , 443 = {WEB},")).unwrap();
+        assert_eq!(all, Bound::from([(80, WEB.into()), (443, WEB.into())]));
+        for (wrong, says) in [
+            ("", "0 ports"),
+            ("80", "must be a list"),
+            ("web=x", "must be a list"),
+            (&format!("0={WEB}"), "must be a list"),
+            (&format!("http={WEB}"), "must be a list"),
+            (&format!("80={WEB},80={WEB}"), "names port 80 twice"),
+            (
+                "80=arn:aws:elasticloadbalancing:r:1:loadbalancer/net/web/01",
+                "must be a list",
+            ),
+            ("80=arn:aws:ec2:r:1:targetgroup/web/01", "must be a list"),
+            (
+                "80=arn:aws:elasticloadbalancing:r:1:targetgroup/web",
+                "must be a list",
+            ),
+        ] {
+            let refusal = parse(TARGET_GROUPS, wrong).unwrap_err();
+            assert!(refusal.message.contains(says), "{wrong}: {refusal}");
+            assert!(refusal.message.contains(TARGET_GROUPS), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn only_services_that_the_owner_names_may_register() {
+        let id = ServiceId {
+            namespace: "shop".into(),
+            name: "web".into(),
+            uid: "uid-1".into(),
+        };
+        for (tag, may) in [
+            (None, false),
+            (Some(""), false),
+            (Some("shop/web"), true),
+            (Some("blog/web  shop/web"), true),
+            (Some("shop/webs other/shop/web"), false),
+            (Some("shop"), false),
+        ] {
+            let tags = tag.map(|value| (TARGETS_FROM.to_owned(), value.to_owned()));
+            let said = permit(&tags.into_iter().collect(), &id, WEB);
+            assert_eq!(said.is_ok(), may, "{tag:?}");
+            if let Err(refusal) = said {
+                assert!(refusal.message.contains(TARGETS_FROM), "{refusal}");
+                assert!(!refusal.message.contains("blog"), "{refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_group_must_be_able_to_have_the_targets() {
+        let group = |transport, target_type, vpc: &str| TargetGroup {
+            arn: WEB.into(),
+            name: "web".into(),
+            transport,
+            tls: false,
+            port: Some(80),
+            target_type: Some(target_type),
+            family: Family::V4,
+            vpc: Some(vpc.into()),
+            check: None,
+            load_balancers: BTreeSet::new(),
+        };
+        let nodes = TargetType::Instance;
+        let pods = TargetType::Ip;
+        let (tcp, udp) = (Transport::Tcp, Transport::Udp);
+        for (transport, has, vpc, asks, says) in [
+            (Some(tcp), nodes, "vpc-1", (tcp, nodes), ""),
+            // HTTP
+            (None, nodes, "vpc-1", (tcp, nodes), ""),
+            (Some(Transport::TcpUdp), pods, "vpc-2", (udp, pods), ""),
+            (None, nodes, "vpc-1", (udp, nodes), "does not carry"),
+            (Some(udp), nodes, "vpc-1", (tcp, nodes), "does not carry"),
+            (Some(tcp), pods, "vpc-1", (tcp, nodes), "must be instance"),
+            (Some(tcp), nodes, "vpc-1", (tcp, pods), "must be ip"),
+            (Some(tcp), nodes, "vpc-2", (tcp, nodes), "not in vpc-1"),
+        ] {
+            let (port_is, target_type) = asks;
+            let group = group(transport, has, vpc);
+            let said = fits(&group, (80, port_is), target_type, "vpc-1");
+            let said = said.err().map_or(String::new(), |it| it.message);
+            assert_eq!(said.is_empty(), says.is_empty(), "{said}");
+            assert!(said.contains(says), "{said}");
+        }
+    }
+}
