@@ -6,7 +6,7 @@ use crate::client::{Client, code};
 async fn unknown_things_are_refused() {
     let mut client = Client::start().await;
     let table = [
-        ("Action=DescribeRules", "InvalidAction"),
+        ("Action=SetRulePriorities", "InvalidAction"),
         ("Foo=bar", "InvalidAction"),
         ("Action=DescribeLoadBalancers&Foo=bar", "ValidationError"),
         ("Action=DescribeLoadBalancers&PageSize=0", "ValidationError"),

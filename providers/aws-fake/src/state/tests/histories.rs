@@ -140,7 +140,9 @@ fn make(cloud: &mut Cloud, now: &mut Moment, step: &Step) -> bool {
         }
         Step::SetSubnets(index, bits) => {
             let arn = balancer(cloud, index);
-            cloud.set_subnets(at, &arn, &zones(bits), None).map(drop)
+            cloud
+                .set_subnets(at, &arn, &zones(bits), Stack::default())
+                .map(drop)
         }
         Step::CreateTargetGroup(name, udp) => {
             let mut create = target_group(&format!("tg{name}"));
