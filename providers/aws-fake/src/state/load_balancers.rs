@@ -70,10 +70,6 @@ pub struct Create {
     pub ip_address_type: Option<String>,
     /// The subnets, whichever way they were given.
     pub subnets: Vec<Mapping>,
-    /// `EnablePrefixForIpv6SourceNat`; AWS's default is off.
-    pub source_nat: Option<bool>,
-    /// What was said about IPv6, by the ID of the subnet.
-    pub ipv6: BTreeMap<String, Ipv6>,
     /// The IDs of security groups.
     pub security_groups: Vec<String>,
     /// The tags.
@@ -119,6 +115,16 @@ impl LoadBalancer {
 impl Cloud {
     /// `CreateLoadBalancer`. Repeated with equal settings it returns what there is \[model\].
     pub fn create_load_balancer(&mut self, now: Moment, create: Create) -> Result<LoadBalancer> {
+        self.create_load_balancer_with(now, create, Stack::default())
+    }
+
+    /// The same with what only dual stack has. The IP address type may be said in either place.
+    pub fn create_load_balancer_with(
+        &mut self,
+        now: Moment,
+        create: Create,
+        stack: Stack,
+    ) -> Result<LoadBalancer> {
         check_name("load balancer", &create.name)?;
         // \[model\]
         if create.name.starts_with("internal-") {
@@ -141,9 +147,8 @@ impl Cloud {
         let zones = self.zones_of(&create.subnets)?;
         let vpc = self.vpc_of(&zones)?;
         let stack = Stack {
-            ip_address_type: create.ip_address_type,
-            source_nat: create.source_nat,
-            ipv6: create.ipv6,
+            ip_address_type: create.ip_address_type.or(stack.ip_address_type),
+            ..stack
         };
         let settled = Settled::new(stack, &zones);
         let mut security_groups = create.security_groups;

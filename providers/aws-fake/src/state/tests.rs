@@ -18,6 +18,7 @@ mod placement;
 mod quotas;
 mod rules;
 mod security_groups;
+mod stack;
 mod tags;
 mod target_groups;
 mod targets;
@@ -69,7 +70,7 @@ fn balancer(cloud: &mut Cloud, name: &str) -> CreateLoadBalancer {
         subnets: vec![subnet("subnet-private-a"), subnet("subnet-private-b")],
         security_groups: vec![group],
         tags: tags(&[("owner", "us")]),
-        ..CreateLoadBalancer::default()
+        ip_address_type: None,
     }
 }
 

@@ -20,13 +20,16 @@ pub(super) fn create(form: &mut Form, out: &mut Xml, cloud: &mut Cloud, now: Mom
         scheme: form.take("Scheme"),
         ip_address_type: form.take("IpAddressType"),
         subnets,
-        source_nat: take_source_nat(form)?,
-        ipv6,
         security_groups: form.list("SecurityGroups")?,
         tags: take_tags(form)?,
     };
+    let stack = Stack {
+        source_nat: take_source_nat(form)?,
+        ipv6,
+        ..Stack::default()
+    };
     finish(form)?;
-    let made = cloud.create_load_balancer(now, create)?;
+    let made = cloud.create_load_balancer_with(now, create, stack)?;
     write(out, &[&made], cloud, now);
     Ok(())
 }
