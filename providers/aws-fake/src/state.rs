@@ -107,7 +107,7 @@ pub struct Settings {
     /// Whether the target groups of an action must have the same IP address type. AWS's announcement of
     /// listener rules says so, and its documentation does not.
     pub one_family_per_action: bool,
-    /// Whether UDP and TCP_UDP listeners of a dualstack load balancer must have target groups of IPv6. "Create a
+    /// Whether `UDP` and `TCP_UDP` listeners of a dualstack load balancer must have target groups of IPv6. "Create a
     /// target group for your Network Load Balancer" says so, from a time before listener rules.
     pub dualstack_udp_needs_ipv6: bool,
     /// Limits on the number of objects.

@@ -220,8 +220,7 @@ impl Cloud {
     /// `DescribeTargetGroups` of one load balancer; it may have none.
     pub fn target_groups_of(&self, load_balancer: &str) -> Result<Vec<&TargetGroup>> {
         self.load_balancer(load_balancer)?;
-        let uses = self.uses_of_groups();
-        let used: BTreeSet<&str> = uses
+        let used: BTreeSet<&str> = (self.uses_of_groups())
             .filter(|(listener, _)| listener.load_balancer == load_balancer)
             .map(|(_, arn)| arn)
             .collect();
@@ -281,8 +280,8 @@ impl Cloud {
     /// Notes since when each target group is used. To be called when listeners, rules or zones
     /// have changed.
     pub(super) fn note_use(&mut self, now: Moment) {
-        let uses = self.uses_of_groups();
-        let used: BTreeSet<String> = uses.map(|(_, arn)| arn.to_owned()).collect();
+        let used = self.uses_of_groups().map(|(_, arn)| arn.to_owned());
+        let used: BTreeSet<String> = used.collect();
         for group in self.target_groups.values_mut() {
             if !used.contains(&group.arn) {
                 group.used = None;

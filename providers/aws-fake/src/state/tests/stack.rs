@@ -62,151 +62,96 @@ fn make_udp(cloud: &mut Cloud, balancer: &str, protocol: &str, six: bool) -> Res
     made.map(|it| it.arn)
 }
 
+/// Makes a load balancer for which this is asked in the first of two subnets. Says which prefixes they have.
+fn make(
+    kind: &str,
+    source_nat: Option<bool>,
+    asked: &Ipv6,
+) -> Result<(LoadBalancer, [Option<String>; 2])> {
+    let mut cloud = dualstack();
+    let mut create = balancer(&mut cloud, "web");
+    create.ip_address_type = Some(kind.into());
+    let stack = Stack {
+        source_nat,
+        ipv6: [("subnet-private-a".to_owned(), asked.clone())].into(),
+        ..Stack::default()
+    };
+    let before = cloud.snapshot();
+    let result = cloud.create_load_balancer_with(START, create.clone(), stack.clone());
+    if result.is_err() {
+        assert_eq!(before, cloud.snapshot(), "{kind} {stack:?}");
+    }
+    let made = result?;
+    let has = addresses(&cloud, &made.arn);
+    let dual = kind == "dualstack";
+    assert!(has.iter().all(|it| it.is_some() == dual), "{kind}");
+    if asked.address.is_some() {
+        assert_eq!(has[0], asked.address);
+    }
+    let again = cloud.create_load_balancer_with(START, create, stack);
+    assert_eq!(again.as_ref(), Ok(&made), "repeated");
+    let of = |id: &str| made.ipv6.get(id).and_then(|it| it.prefix.clone());
+    let prefixes = ["subnet-private-a", "subnet-private-b"].map(of);
+    Ok((made, prefixes))
+}
+
 #[test]
-fn creation() {
-    type Row = (
-        &'static str,
-        &'static str,
-        Option<bool>,
-        Ipv6,
-        &'static str,
-        Option<&'static str>,
-    );
-    let none = Ipv6::default;
-    let good = "2001:db8:0:64::50";
-    // What is asked for in subnet a, the code, and the prefix that subnet a has then.
-    let table: [Row; 17] = [
-        ("plain", "dualstack", None, none(), "", None),
-        ("off", "dualstack", Some(false), none(), "", None),
-        (
-            "on",
-            "dualstack",
-            Some(true),
-            none(),
-            "",
-            Some("auto_assigned"),
-        ),
-        ("on with IPv4", "ipv4", Some(true), none(), REFUSED, None),
-        ("off with IPv4", "ipv4", Some(false), none(), "", None),
-        ("address", "dualstack", None, address(good), "", None),
-        (
-            "address with IPv4",
-            "ipv4",
-            None,
-            address(good),
-            REFUSED,
-            None,
-        ),
-        (
-            "another subnet's",
-            "dualstack",
-            None,
-            address("2001:db8:0:65::50"),
-            REFUSED,
-            None,
-        ),
-        (
-            "the router's",
-            "dualstack",
-            None,
-            address("2001:db8:0:64::3"),
-            REFUSED,
-            None,
-        ),
-        (
-            "a node's",
-            "dualstack",
-            None,
-            address("2001:db8:0:64::1:1"),
-            "ResourceInUse",
-            None,
-        ),
-        (
-            "prefix",
-            "dualstack",
-            Some(true),
-            prefix("2001:db8:0:64:1::/80"),
-            "",
-            Some("2001:db8:0:64:1::/80"),
-        ),
-        (
-            "no choice",
-            "dualstack",
-            Some(true),
-            prefix("auto_assigned"),
-            "",
-            Some("auto_assigned"),
-        ),
-        (
-            "prefix without NAT",
-            "dualstack",
-            None,
-            prefix("auto_assigned"),
-            REFUSED,
-            None,
-        ),
-        (
-            "long prefix",
-            "dualstack",
-            Some(true),
-            prefix("2001:db8:0:64:1::/96"),
-            REFUSED,
-            None,
-        ),
-        (
-            "bits behind the prefix",
-            "dualstack",
-            Some(true),
-            prefix("2001:db8:0:64:1::1/80"),
-            REFUSED,
-            None,
-        ),
-        (
-            "prefix elsewhere",
-            "dualstack",
-            Some(true),
-            prefix("2001:db8:0:65:1::/80"),
-            REFUSED,
-            None,
-        ),
-        (
-            "no prefix",
-            "dualstack",
-            Some(true),
-            prefix("random"),
-            REFUSED,
-            None,
-        ),
+fn source_nat_needs_dual_stack() {
+    let table = [
+        ("dualstack", None, Ok(false)),
+        ("dualstack", Some(false), Ok(false)),
+        ("dualstack", Some(true), Ok(true)),
+        ("ipv4", None, Ok(false)),
+        ("ipv4", Some(false), Ok(false)),
+        ("ipv4", Some(true), Err(REFUSED)),
     ];
-    for (what, kind, source_nat, asked, expected, prefix) in table {
-        let mut cloud = dualstack();
-        let mut create = balancer(&mut cloud, "web");
-        let before = cloud.snapshot();
-        create.ip_address_type = Some(kind.into());
-        let stack = Stack {
-            source_nat,
-            ipv6: [("subnet-private-a".to_owned(), asked.clone())].into(),
-            ..Stack::default()
-        };
-        let result = cloud.create_load_balancer_with(START, create.clone(), stack.clone());
-        assert_eq!(code(result.clone()), expected, "{what}");
-        let Ok(made) = result else {
-            assert_eq!(before, cloud.snapshot(), "{what}");
-            continue;
-        };
-        assert_eq!(made.source_nat, source_nat == Some(true), "{what}");
-        let of = |it: &LoadBalancer, id: &str| it.ipv6.get(id).and_then(|it| it.prefix.clone());
-        assert_eq!(of(&made, "subnet-private-a").as_deref(), prefix, "{what}");
-        let other = prefix.map(|_| "auto_assigned");
-        assert_eq!(of(&made, "subnet-private-b").as_deref(), other, "{what}");
-        let has = addresses(&cloud, &made.arn);
-        let dual = kind == "dualstack";
-        assert!(has.iter().all(|it| it.is_some() == dual), "{what}");
-        if asked.address.is_some() {
-            assert_eq!(has[0], asked.address, "{what}");
-        }
-        let again = cloud.create_load_balancer_with(START, create, stack);
-        assert_eq!(again, Ok(made), "{what}");
+    for (kind, source_nat, expected) in table {
+        let result = make(kind, source_nat, &Ipv6::default());
+        let expected = expected.map_err(str::to_owned);
+        let on = result.map(|(made, _)| made.source_nat);
+        assert_eq!(on.map_err(|it| it.code), expected, "{kind} {source_nat:?}");
+    }
+}
+
+#[test]
+fn addresses_are_free_ones_of_their_subnet() {
+    let table = [
+        ("dualstack", "2001:db8:0:64::50", ""),
+        ("ipv4", "2001:db8:0:64::50", REFUSED),
+        // Another subnet's, the router's, the last one and a node's.
+        ("dualstack", "2001:db8:0:65::50", REFUSED),
+        ("dualstack", "2001:db8:0:64::3", REFUSED),
+        ("dualstack", "2001:db8:0:64:ffff:ffff:ffff:ffff", REFUSED),
+        ("dualstack", "2001:db8:0:64::1:1", "ResourceInUse"),
+    ];
+    for (kind, text, expected) in table {
+        let result = make(kind, None, &address(text));
+        assert_eq!(code(result), expected, "{kind} {text}");
+    }
+}
+
+#[test]
+fn prefixes_are_ranges_of_their_subnet() {
+    let good = "2001:db8:0:64:1::/80";
+    let table = [
+        (true, None, Ok("auto_assigned")),
+        (true, Some("auto_assigned"), Ok("auto_assigned")),
+        (true, Some(good), Ok(good)),
+        (false, Some(good), Err(REFUSED)),
+        (false, Some("auto_assigned"), Err(REFUSED)),
+        (true, Some("2001:db8:0:64:1::/96"), Err(REFUSED)),
+        (true, Some("2001:db8:0:64:1::1/80"), Err(REFUSED)),
+        (true, Some("2001:db8:0:65:1::/80"), Err(REFUSED)),
+        (true, Some("random"), Err(REFUSED)),
+    ];
+    for (source_nat, text, expected) in table {
+        let asked = text.map(prefix).unwrap_or_default();
+        let result = make("dualstack", Some(source_nat), &asked);
+        let expected = expected
+            .map(|first| [first, "auto_assigned"].map(|it| Some(it.to_owned())))
+            .map_err(str::to_owned);
+        let prefixes = result.map(|(_, prefixes)| prefixes);
+        assert_eq!(prefixes.map_err(|it| it.code), expected, "{text:?}");
     }
 }
 
