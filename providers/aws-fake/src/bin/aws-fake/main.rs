@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Time runs as it does, or faster by a factor. The network has so many nodes, `i-00000001` and so
-//! on; `--dualstack` gives subnets and nodes IPv6 addresses, too. At the other address, `GET /` answers what exists and which calls there were, as JSON.
+//! on; `--dualstack` gives subnets and nodes IPv6 addresses, too. At the other address, `GET /`
+//! answers what exists and which calls there were, as JSON.
 
 #![allow(clippy::print_stdout, reason = "a program for the command line")]
 

@@ -142,6 +142,9 @@ impl Cloud {
         }
         for (id, ipv6) in &settled.ipv6 {
             let subnet = self.known_subnet(id)?;
+            if !zones.values().any(|mapping| mapping.subnet == *id) {
+                return Err(invalid(format!("{id} is no subnet of the load balancer")));
+            }
             if let Some(prefix) = &ipv6.prefix {
                 check_prefix(settled, subnet, prefix)?;
             }

@@ -204,8 +204,11 @@ fn rules_go_with_their_listener() {
         let mut bed = Bed::new();
         let other = make_target_group(&mut bed.cloud, "other");
         let made = bed.rule(1, to("ipv4", &[&other])).unwrap();
+        let before = bed.cloud.snapshot();
         delete(&mut bed).unwrap();
         assert!(bed.cloud.rules.is_empty());
+        let changes = before.changes(&bed.cloud.snapshot());
+        assert!(changes.contains(&format!("{} is gone", made.arn)));
         assert_eq!(code(bed.cloud.describe_rule(&made.arn)), "RuleNotFound");
         assert_eq!(bed.cloud.target_group(&other).unwrap().used, None);
     }

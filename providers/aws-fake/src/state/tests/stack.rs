@@ -244,6 +244,12 @@ fn addresses_and_prefixes_of_subnets() {
     assert_eq!(set(None, &second), Ok(with(&second)), "it can change");
     assert_eq!(set(Some(false), &Ipv6::default()), Ok(Some(one.clone())));
     assert_eq!(code(set(None, &first)), REFUSED, "NAT is off");
+    let stack = Stack {
+        ipv6: BTreeMap::from([("subnet-private-c".to_owned(), two.clone())]),
+        ..Stack::default()
+    };
+    let result = cloud.set_subnets(START, &arn, &private_subnets(), stack);
+    assert_eq!(code(result), REFUSED, "no subnet of it");
     // An address that AWS has chosen stays, too.
     let other = make_dualstack(&mut cloud, "other");
     let stack = Stack {
