@@ -174,6 +174,7 @@ impl Fake {
         foreign.load_balancers.remove(key);
         foreign.target_groups.remove(key);
         foreign.listeners.remove(key);
+        foreign.rules.remove(key);
         foreign.security_groups.remove(key);
     }
 

@@ -12,9 +12,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub mod attributes;
+pub mod forward;
 pub mod listeners;
 pub mod load_balancers;
 pub mod network;
+pub mod rules;
 pub mod security_groups;
 pub mod seed;
 mod store;
@@ -25,6 +27,7 @@ pub mod targets;
 use self::listeners::Listener;
 use self::load_balancers::LoadBalancer;
 use self::network::{Address, Instance, Interface, PrefixList, RouteTable, Subnet, Vpc, Zone};
+use self::rules::Rule;
 use self::security_groups::SecurityGroup;
 pub use self::store::Store;
 pub use self::tags::Tags;
@@ -55,6 +58,8 @@ pub struct Quotas {
     pub target_groups: usize,
     /// Listeners of a load balancer.
     pub listeners: usize,
+    /// Rules of all listeners of a load balancer, without default rules.
+    pub listener_rules: usize,
     /// Certificates in the lists of all listeners of a load balancer.
     pub certificates: usize,
     /// Targets of a target group.
@@ -99,6 +104,12 @@ pub struct Settings {
     /// Whether an equal name with other tags is a duplicate. AWS does not document it; what it
     /// answers for classic load balancers says yes \[seen\].
     pub tags_are_settings: bool,
+    /// Whether the target groups of an action must have the same IP address type. AWS's announcement of
+    /// listener rules says so, and its documentation does not.
+    pub one_family_per_action: bool,
+    /// Whether `UDP` and `TCP_UDP` listeners of a dualstack load balancer must have target groups of IPv6. "Create a
+    /// target group for your Network Load Balancer" says so, from a time before listener rules.
+    pub dualstack_udp_needs_ipv6: bool,
     /// Limits on the number of objects.
     pub quotas: Quotas,
 }
@@ -116,6 +127,8 @@ pub struct Cloud {
     pub target_groups: Store<TargetGroup>,
     /// By ARN.
     pub listeners: Store<Listener>,
+    /// By ARN. Default rules are part of their listeners.
+    pub rules: Store<Rule>,
     /// By ID.
     pub security_groups: Store<SecurityGroup>,
     /// By ID.
@@ -149,6 +162,8 @@ pub struct Snapshot {
     pub target_groups: BTreeMap<String, TargetGroup>,
     /// The listeners.
     pub listeners: BTreeMap<String, Listener>,
+    /// The rules of listeners.
+    pub rules: BTreeMap<String, Rule>,
     /// The security groups.
     pub security_groups: BTreeMap<String, SecurityGroup>,
     /// The network interfaces.
@@ -190,6 +205,7 @@ impl Default for Quotas {
             load_balancers: 50,
             target_groups: 3_000,
             listeners: 50,
+            listener_rules: 100,
             certificates: 25,
             targets: 1_000,
             targets_per_load_balancer: 3_000,
@@ -217,6 +233,8 @@ impl Default for Settings {
             interfaces_linger: Duration::from_mins(1),
             lag: Duration::ZERO,
             tags_are_settings: true,
+            one_family_per_action: false,
+            dualstack_udp_needs_ipv6: false,
             quotas: Quotas::default(),
         }
     }
@@ -233,6 +251,7 @@ impl Cloud {
             load_balancers: Store::default(),
             target_groups: Store::default(),
             listeners: Store::default(),
+            rules: Store::default(),
             security_groups: Store::default(),
             interfaces: Store::default(),
             vpcs: BTreeMap::new(),
@@ -253,6 +272,7 @@ impl Cloud {
             load_balancers: self.load_balancers.all().clone(),
             target_groups: self.target_groups.all().clone(),
             listeners: self.listeners.all().clone(),
+            rules: self.rules.all().clone(),
             security_groups: self.security_groups.all().clone(),
             interfaces: self.interfaces.all().clone(),
         }
@@ -266,6 +286,7 @@ impl Cloud {
         self.load_balancers.forget(now, lag);
         self.target_groups.forget(now, lag);
         self.listeners.forget(now, lag);
+        self.rules.forget(now, lag);
         self.security_groups.forget(now, lag);
         self.interfaces.forget(now, lag);
     }
@@ -313,6 +334,7 @@ impl Snapshot {
         differences(&self.load_balancers, &later.load_balancers, &mut all);
         differences(&self.target_groups, &later.target_groups, &mut all);
         differences(&self.listeners, &later.listeners, &mut all);
+        differences(&self.rules, &later.rules, &mut all);
         differences(&self.security_groups, &later.security_groups, &mut all);
         all
     }

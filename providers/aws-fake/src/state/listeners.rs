@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::attributes::{self, Attributes};
+pub use super::forward::Forward;
+use super::forward::is_udp;
 use super::load_balancers::{LoadBalancer, check_arn};
-use super::target_groups::{PROTOCOLS, TargetGroup};
+use super::target_groups::PROTOCOLS;
 use super::{Cloud, Moment, Refusal, Result, Tags};
 
 /// A listener.
@@ -50,12 +52,6 @@ pub struct Change {
     /// The ALPN policy.
     pub alpn: Option<String>,
 }
-
-/// Target groups by ARN, each with the weight that was given.
-pub type Forward = Vec<(String, Option<u32>)>;
-
-/// The most target groups of an action \[docs\].
-const MOST_GROUPS: usize = 5;
 
 /// The names of ALPN policies \[model\].
 const ALPN: [&str; 5] = [
@@ -269,10 +265,10 @@ impl Cloud {
         )))
     }
 
-    /// `DeleteListener`
+    /// `DeleteListener`. It deletes the rules, too.
     pub fn delete_listener(&mut self, now: Moment, arn: &str) -> Result<()> {
         self.listener(arn)?;
-        self.listeners.remove(arn, now);
+        self.drop_listener(now, arn);
         self.note_use(now);
         Ok(())
     }
@@ -317,44 +313,17 @@ impl Cloud {
             let message = "A load balancer with reserved capacity cannot have TLS listeners";
             return Err(Refusal::new("InvalidConfigurationRequest", message));
         }
-        if !(1..=MOST_GROUPS).contains(&listener.forward.len()) {
-            return Err(Refusal::validation(format!(
-                "A listener forwards to 1 to {MOST_GROUPS} target groups"
-            )));
+        // \[docs\]
+        if is_udp(protocol) && user.ip_address_type == "dualstack" && !user.source_nat {
+            return Err(Refusal::new(
+                "InvalidConfigurationRequest",
+                format!(
+                    "A {protocol} listener of a dualstack load balancer needs a prefix for IPv6 source NAT"
+                ),
+            ));
         }
-        for (arn, weight) in &listener.forward {
-            if weight.is_some_and(|weight| weight > 999) {
-                return Err(Refusal::validation("A weight must be between 0 and 999"));
-            }
-            let group = self.target_group(arn)?;
-            if group.vpc != user.vpc {
-                return Err(Refusal::new(
-                    "InvalidConfigurationRequest",
-                    format!("The target group '{arn}' is not in the VPC of the load balancer"),
-                ));
-            }
-            if !fits(protocol, group) {
-                return Err(Refusal::new(
-                    "IncompatibleProtocols",
-                    format!(
-                        "A {protocol} listener cannot forward to a target group of the protocol {}",
-                        group.protocol
-                    ),
-                ));
-            }
-            if protocol == "TLS" && attributes::is_sticky(&group.attributes) {
-                return Err(not_sticky(arn));
-            }
-            // \[seen\]
-            if self.user_of(arn).is_some_and(|other| other != user.arn) {
-                return Err(Refusal::new(
-                    "TargetGroupAssociationLimit",
-                    format!(
-                        "The following target groups cannot be associated with more than one load balancer: {arn}"
-                    ),
-                ));
-            }
-        }
+        self.check_forward(user, protocol, &listener.forward)?;
+        self.check_rules_of(listener)?;
         self.check_tls(listener)
     }
 
@@ -403,26 +372,6 @@ fn only(certificates: &[String]) -> Result<&String> {
         [one] => Ok(one),
         _ => Err(Refusal::validation("Exactly one certificate is permitted")),
     }
-}
-
-/// Whether listener and target group go together. Source: "Listeners for your Network Load
-/// Balancers" \[docs\].
-fn fits(listener: &str, group: &TargetGroup) -> bool {
-    matches!(
-        (listener, group.protocol.as_str()),
-        ("TCP", "TCP" | "TCP_UDP")
-            | ("TLS", "TCP" | "TLS")
-            | ("UDP", "UDP" | "TCP_UDP")
-            | ("TCP_UDP", "TCP_UDP")
-    )
-}
-
-/// \[docs\] say that sticky connections are not supported with TLS listeners and TLS target groups. They do not say
-/// whether either of them is enough; the fake says that it is.
-pub(super) fn not_sticky(target_group: &str) -> Refusal {
-    attributes::invalid(format!(
-        "The target group '{target_group}' cannot be sticky and used by a TLS listener"
-    ))
 }
 
 fn duplicate(load_balancer: &str) -> Refusal {

@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use super::forward::is_udp;
 use super::network::{Interface, not_enough_space};
 use super::{Cloud, Moment, Refusal, Result, Tags, attributes};
 
 mod capacity;
 mod placement;
+mod stack;
 
 pub use self::capacity::Reservation;
 pub use self::placement::Mapping;
+use self::stack::Settled;
+pub use self::stack::{Ipv6, Stack};
 
 /// A load balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,10 @@ pub struct LoadBalancer {
     pub vpc: String,
     /// What it has in each zone.
     pub zones: BTreeMap<String, Mapping>,
+    /// Whether it uses a prefix of each subnet for IPv6 source NAT.
+    pub source_nat: bool,
+    /// What it has of IPv6, by the ID of the subnet.
+    pub ipv6: BTreeMap<String, Ipv6>,
     /// The IDs of its security groups.
     pub security_groups: Vec<String>,
     /// Whether the rules of its groups hold for traffic of `PrivateLink`.
@@ -107,6 +115,16 @@ impl LoadBalancer {
 impl Cloud {
     /// `CreateLoadBalancer`. Repeated with equal settings it returns what there is \[model\].
     pub fn create_load_balancer(&mut self, now: Moment, create: Create) -> Result<LoadBalancer> {
+        self.create_load_balancer_with(now, create, Stack::default())
+    }
+
+    /// The same with what only dual stack has. The IP address type may be said in either place.
+    pub fn create_load_balancer_with(
+        &mut self,
+        now: Moment,
+        create: Create,
+        stack: Stack,
+    ) -> Result<LoadBalancer> {
         check_name("load balancer", &create.name)?;
         // \[model\]
         if create.name.starts_with("internal-") {
@@ -125,10 +143,14 @@ impl Cloud {
             let message = format!("The scheme '{scheme}' is not valid");
             return Err(Refusal::new("InvalidScheme", message));
         }
-        let ip_address_type = create.ip_address_type.unwrap_or_else(|| "ipv4".into());
         self.check_number_of_tags(&create.tags)?;
         let zones = self.zones_of(&create.subnets)?;
         let vpc = self.vpc_of(&zones)?;
+        let stack = Stack {
+            ip_address_type: create.ip_address_type.or(stack.ip_address_type),
+            ..stack
+        };
+        let settled = Settled::new(stack, &zones);
         let mut security_groups = create.security_groups;
         security_groups.sort();
         self.check_groups(&vpc, &security_groups)?;
@@ -136,7 +158,9 @@ impl Cloud {
         let same_name = (self.load_balancers.values()).find(|one| one.name == create.name);
         if let Some(there) = same_name {
             let same = there.scheme == scheme
-                && there.ip_address_type == ip_address_type
+                && there.ip_address_type == settled.ip_address_type
+                && there.source_nat == settled.source_nat
+                && there.ipv6 == settled.ipv6
                 && there.security_groups == security_groups
                 && placement::same(&there.zones, &zones)
                 && (there.tags == create.tags || !self.settings.tags_are_settings);
@@ -152,7 +176,8 @@ impl Cloud {
             let message = format!("The maximum number of load balancers, {most}, is reached");
             return Err(Refusal::new("TooManyLoadBalancers", message));
         }
-        self.check_mappings(&scheme, &ip_address_type, &vpc, &zones)?;
+        self.check_mappings(&scheme, &vpc, &zones)?;
+        self.check_stack(None, &zones, &settled)?;
         let arn = self.arn(&format!("loadbalancer/net/{}", create.name));
         let suffix = arn.rsplit('/').next().unwrap_or_default();
         let region = &self.settings.region;
@@ -162,9 +187,11 @@ impl Cloud {
             name: create.name,
             attributes: attributes::load_balancer_defaults(&scheme),
             scheme,
-            ip_address_type,
+            ip_address_type: settled.ip_address_type.clone(),
             vpc,
             zones: BTreeMap::new(),
+            source_nat: false,
+            ipv6: BTreeMap::new(),
             security_groups,
             private_link_rules,
             tags: create.tags,
@@ -177,6 +204,7 @@ impl Cloud {
         };
         self.load_balancers.insert(arn.clone(), load_balancer, now);
         self.enable_zones(&arn, zones, now)?;
+        self.settle(&arn, settled);
         self.load_balancer(&arn).cloned()
     }
 
@@ -211,7 +239,7 @@ impl Cloud {
         }
     }
 
-    /// `DeleteLoadBalancer`. It deletes the listeners, too. What does not exist is deleted
+    /// `DeleteLoadBalancer`. It deletes the listeners with their rules, too. What does not exist is deleted
     /// \[model\].
     pub fn delete_load_balancer(&mut self, now: Moment, arn: &str) -> Result<()> {
         check_arn("load balancer", ":loadbalancer/", arn)?;
@@ -232,7 +260,7 @@ impl Cloud {
             .map(|listener| listener.arn.clone())
             .collect();
         for listener in listeners {
-            self.listeners.remove(&listener, now);
+            self.drop_listener(now, &listener);
         }
         self.disable_zones(arn, now, |_| true);
         self.load_balancers.remove(arn, now);
@@ -340,6 +368,7 @@ impl Cloud {
                 description,
                 subnet: mapping.subnet.clone(),
                 address,
+                ipv6: None,
                 allocation: mapping.allocation.clone(),
                 groups,
                 gone: None,

@@ -2,7 +2,7 @@
 //! addresses and network interfaces. Calls only describe them; tests make them.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -88,6 +88,8 @@ pub struct Instance {
     pub subnet: String,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its address of the other family.
+    pub ipv6: Option<Ipv6Addr>,
     /// The IDs of its security groups.
     pub groups: Vec<String>,
     /// Whether health checks succeed.
@@ -133,12 +135,26 @@ pub struct Interface {
     pub subnet: String,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its address of the other family, if its load balancer is dualstack.
+    pub ipv6: Option<Ipv6Addr>,
     /// The allocation ID of its Elastic IP address.
     pub allocation: Option<String>,
     /// The IDs of its security groups.
     pub groups: Vec<String>,
     /// When it will be gone, if its load balancer does not need it any more.
     pub gone: Option<Moment>,
+}
+
+// === impl Subnet ===
+
+impl Subnet {
+    /// Whether an address is one of its own.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.cidr.contains(&v4),
+            IpAddr::V6(v6) => self.ipv6_cidr.is_some_and(|net| net.contains(&v6)),
+        }
+    }
 }
 
 // === impl Cloud ===

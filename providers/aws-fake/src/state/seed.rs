@@ -1,8 +1,8 @@
 //! A network as most accounts have it, for tests.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::network::{Instance, PrefixList, Route, RouteTable, Subnet, Vpc, Zone};
 use super::security_groups::SecurityGroup;
@@ -25,6 +25,8 @@ pub struct Network {
     pub cluster: String,
     /// Whether subnets have the tags `kubernetes.io/role/…elb`.
     pub roles: bool,
+    /// Whether subnets and nodes have IPv6 addresses, too.
+    pub dualstack: bool,
 }
 
 // === impl Network ===
@@ -36,6 +38,7 @@ impl Default for Network {
             nodes: 3,
             cluster: "test".into(),
             roles: true,
+            dualstack: false,
         }
     }
 }
@@ -44,7 +47,8 @@ impl Default for Network {
 
 impl Cloud {
     /// Makes a network. Subnets are called `subnet-public-a` and `subnet-private-a`, nodes
-    /// `i-00000001` and so on.
+    /// `i-00000001` and so on. With IPv6, the subnet `10.0.100.0/24` is `2001:db8:0:64::/64`, and the
+    /// node with the number 1 has `…::1:1` in its subnet.
     pub fn seed(&mut self, network: &Network) {
         self.put_vpc(Vpc {
             id: VPC.into(),
@@ -62,6 +66,10 @@ impl Cloud {
             routes: vec![route("10.0.0.0/16", "local"), route("0.0.0.0/0", "igw-01")],
             tags: Tags::new(),
         };
+        if network.dualstack {
+            public.routes.push(route("2001:db8::/56", "local"));
+            public.routes.push(route("::/0", "igw-01"));
+        }
         for index in 0..network.zones.min(26) {
             let letter = char::from(b'a' + index);
             let zone = format!("{}{letter}", self.settings.region);
@@ -89,7 +97,7 @@ impl Cloud {
                     vpc: VPC.into(),
                     zone: zone.clone(),
                     cidr: net(third, 24),
-                    ipv6_cidr: None,
+                    ipv6_cidr: network.dualstack.then(|| net_of_ipv6(third)),
                     free: 251,
                     tags,
                 });
@@ -137,6 +145,7 @@ impl Cloud {
             state: "running".into(),
             subnet: format!("subnet-private-{letter}"),
             address: Ipv4Addr::new(10, 0, 100 + index + high, low),
+            ipv6: (network.dualstack).then(|| ipv6(100 + index, [1, number])),
             groups: vec![NODE_GROUP.into()],
             healthy: true,
             tags: [
@@ -154,6 +163,14 @@ impl Cloud {
 
 fn net(third: u8, length: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(10, 0, third, 0), length)
+}
+
+fn net_of_ipv6(third: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(ipv6(third, [0, 0]), 64)
+}
+
+fn ipv6(third: u8, [high, low]: [u16; 2]) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, third.into(), 0, 0, high, low)
 }
 
 fn route(destination: &str, via: &str) -> Route {

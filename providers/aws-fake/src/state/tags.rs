@@ -7,6 +7,9 @@ use super::{Cloud, Refusal, Result};
 /// Tags by key.
 pub type Tags = BTreeMap<String, String>;
 
+/// What a default rule has: calls that change tags do not know it, which is strict.
+const NO_TAGS: &Tags = &Tags::new();
+
 /// The most ARNs in one call \[model\].
 const MOST_ARNS: usize = 20;
 
@@ -58,6 +61,7 @@ impl Cloud {
         self.check_arns(arns)?;
         let most = self.settings.quotas.tags;
         for arn in arns {
+            self.check_changeable(arn)?;
             let present = self.elb_tags(arn)?;
             let keys: BTreeSet<_> = present.keys().chain(tags.keys()).collect();
             if keys.len() > most {
@@ -76,6 +80,7 @@ impl Cloud {
     pub fn remove_tags(&mut self, arns: &[String], keys: &[String]) -> Result<()> {
         self.check_arns(arns)?;
         for arn in arns {
+            self.check_changeable(arn)?;
             self.elb_tags(arn)?;
         }
         for arn in arns {
@@ -116,6 +121,14 @@ impl Cloud {
         Ok(())
     }
 
+    /// A default rule is not a rule of its own.
+    fn check_changeable(&self, arn: &str) -> Result<()> {
+        match self.listener_of_default(arn) {
+            Some(_) => self.rule(arn).map(drop),
+            None => Ok(()),
+        }
+    }
+
     fn elb_tags(&self, arn: &str) -> Result<&Tags> {
         if arn.contains(":loadbalancer/") {
             Ok(&self.load_balancer(arn)?.tags)
@@ -123,6 +136,10 @@ impl Cloud {
             Ok(&self.target_group(arn)?.tags)
         } else if arn.contains(":listener/") {
             Ok(&self.listener(arn)?.tags)
+        } else if self.listener_of_default(arn).is_some() {
+            Ok(NO_TAGS)
+        } else if arn.contains(":listener-rule/") {
+            Ok(&self.rule(arn)?.tags)
         } else {
             Err(Refusal::validation(format!("'{arn}' is not a valid ARN")))
         }
@@ -133,6 +150,9 @@ impl Cloud {
             return Some(&mut one.tags);
         }
         if let Some(one) = self.target_groups.get_mut(arn) {
+            return Some(&mut one.tags);
+        }
+        if let Some(one) = self.rules.get_mut(arn) {
             return Some(&mut one.tags);
         }
         self.listeners.get_mut(arn).map(|one| &mut one.tags)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::attributes::{self, Attributes};
-use super::listeners::not_sticky;
+use super::forward::not_sticky;
 use super::load_balancers::{Which, check_arn, check_name, check_named, duplicate};
 use super::targets::Target;
 use super::{Cloud, Moment, Refusal, Result, Tags};
@@ -33,7 +33,7 @@ pub struct TargetGroup {
     pub tags: Tags,
     /// Its targets by ID and port.
     pub targets: BTreeMap<(String, u16), Target>,
-    /// Since when a listener uses it.
+    /// Since when a listener or a rule uses it.
     pub used: Option<Moment>,
 }
 
@@ -138,6 +138,13 @@ impl Cloud {
                 "The IP address type '{ip_address_type}' is not valid"
             )));
         }
+        // \[docs\]: the table of client IP preservation knows targets of IPv6 by address only.
+        if target_type == "instance" && ip_address_type == "ipv6" {
+            return Err(Refusal::new(
+                "InvalidConfigurationRequest",
+                "A target group of the IP address type ipv6 must have the target type ip",
+            ));
+        }
         self.check_number_of_tags(&create.tags)?;
         let check = Check::of(&create.check)?;
         let group = TargetGroup {
@@ -213,19 +220,11 @@ impl Cloud {
     /// `DescribeTargetGroups` of one load balancer; it may have none.
     pub fn target_groups_of(&self, load_balancer: &str) -> Result<Vec<&TargetGroup>> {
         self.load_balancer(load_balancer)?;
-        let listeners = self.listeners.values();
-        let used: BTreeSet<&str> = listeners
-            .filter(|listener| listener.load_balancer == load_balancer)
-            .flat_map(|listener| listener.forward.iter().map(|(arn, _)| arn.as_str()))
+        let used: BTreeSet<&str> = (self.uses_of_groups())
+            .filter(|(listener, _)| listener.load_balancer == load_balancer)
+            .map(|(_, arn)| arn)
             .collect();
         used.into_iter().map(|arn| self.target_group(arn)).collect()
-    }
-
-    /// The load balancer that uses a target group.
-    pub fn user_of(&self, target_group: &str) -> Option<&str> {
-        let mut listeners = self.listeners.values();
-        let listener = listeners.find(|one| one.forwards_to(target_group))?;
-        Some(&listener.load_balancer)
     }
 
     /// `ModifyTargetGroup`
@@ -246,9 +245,8 @@ impl Cloud {
         let there = self.target_group(arn)?;
         let mut all = there.attributes.clone();
         attributes::change_target_group(&there.protocol, &mut all, changes)?;
-        let mut listeners = self.listeners.values();
         if attributes::is_sticky(&all)
-            && listeners.any(|one| one.protocol == "TLS" && one.forwards_to(arn))
+            && (self.uses_of_groups()).any(|(one, used)| one.protocol == "TLS" && used == arn)
         {
             return Err(not_sticky(arn));
         }
@@ -279,13 +277,11 @@ impl Cloud {
         self.target_groups.get(arn).ok_or_else(not_found)
     }
 
-    /// Notes since when each target group is used. To be called when listeners or zones have
-    /// changed.
+    /// Notes since when each target group is used. To be called when listeners, rules or zones
+    /// have changed.
     pub(super) fn note_use(&mut self, now: Moment) {
-        let listeners = self.listeners.values();
-        let used: BTreeSet<String> = listeners
-            .flat_map(|listener| listener.forward.iter().map(|(arn, _)| arn.clone()))
-            .collect();
+        let used = self.uses_of_groups().map(|(_, arn)| arn.to_owned());
+        let used: BTreeSet<String> = used.collect();
         for group in self.target_groups.values_mut() {
             if !used.contains(&group.arn) {
                 group.used = None;

@@ -9,7 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::attributes::{self, DEREGISTRATION_DELAY};
@@ -252,9 +252,9 @@ impl Cloud {
     }
 
     fn zone_of(&self, target: &str) -> Option<&str> {
-        if let Ok(address) = target.parse::<Ipv4Addr>() {
+        if let Ok(address) = target.parse::<IpAddr>() {
             let mut subnets = self.subnets.values();
-            let subnet = subnets.find(|subnet| subnet.cidr.contains(&address))?;
+            let subnet = subnets.find(|subnet| subnet.contains(address))?;
             return Some(&subnet.zone);
         }
         let instance = self.instances.get(target)?;
@@ -297,23 +297,17 @@ impl Cloud {
         address: IpAddr,
         zone: Option<&str>,
     ) -> Result<Option<String>> {
-        let IpAddr::V4(v4) = address else {
-            let v6 = group.ip_address_type == "ipv6";
-            return Ok(
-                (!v6).then(|| format!("The IP address '{address}' is not of the family ipv4"))
-            );
-        };
-        if group.ip_address_type != "ipv4" {
+        let family = group.ip_address_type.as_str();
+        if address.is_ipv4() != (family == "ipv4") {
             return Ok(Some(format!(
-                "The IP address '{address}' is not of the family ipv6"
+                "The IP address '{address}' is not of the family {family}"
             )));
         }
         let mut subnets = self.subnets.values().filter(|one| one.vpc == group.vpc);
-        if subnets.any(|subnet| subnet.cidr.contains(&v4)) {
+        if subnets.any(|subnet| subnet.contains(address)) {
             return Ok(None);
         }
-        let shared = |[one, two, ..]: [u8; 4]| one == 100 && (64..128).contains(&two);
-        if !v4.is_private() && !shared(v4.octets()) {
+        if !is_permitted_outside(address) {
             return Ok(Some(format!(
                 "The IP address '{address}' is not within a range that targets may have"
             )));
@@ -377,6 +371,23 @@ impl Cloud {
             group.targets.retain(|_, target| {
                 (target.drains).is_none_or(|drains| used && drains + delay > now)
             });
+        }
+    }
+}
+
+/// Whether a target outside the subnets may have the address: for IPv4 the private ranges and that of RFC 6598 \[docs\],
+/// for IPv6 what packets can be sent to from afar.
+fn is_permitted_outside(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [one, two, ..] = v4.octets();
+            v4.is_private() || one == 100 && (64..128).contains(&two)
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_unspecified()
+                || v6.is_loopback()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local())
         }
     }
 }

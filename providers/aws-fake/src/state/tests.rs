@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::listeners::Change as ListenerChange;
-use super::load_balancers::{Create as CreateLoadBalancer, Mapping};
+use super::load_balancers::{Create as CreateLoadBalancer, Mapping, Stack};
 use super::security_groups::Create as CreateSecurityGroup;
 use super::seed::{Network, VPC};
 use super::target_groups::Create as CreateTargetGroup;
@@ -16,7 +16,9 @@ mod listeners;
 mod load_balancers;
 mod placement;
 mod quotas;
+mod rules;
 mod security_groups;
+mod stack;
 mod tags;
 mod target_groups;
 mod targets;
@@ -65,10 +67,10 @@ fn balancer(cloud: &mut Cloud, name: &str) -> CreateLoadBalancer {
         name: name.into(),
         kind: Some("network".into()),
         scheme: Some("internal".into()),
-        ip_address_type: None,
         subnets: vec![subnet("subnet-private-a"), subnet("subnet-private-b")],
         security_groups: vec![group],
         tags: tags(&[("owner", "us")]),
+        ip_address_type: None,
     }
 }
 
@@ -76,6 +78,36 @@ fn balancer(cloud: &mut Cloud, name: &str) -> CreateLoadBalancer {
 fn make_balancer(cloud: &mut Cloud, name: &str) -> String {
     let create = balancer(cloud, name);
     cloud.create_load_balancer(START, create).unwrap().arn
+}
+
+/// A cloud with a network of both families.
+fn dualstack() -> Cloud {
+    let mut cloud = Cloud::new(Settings::default());
+    cloud.seed(&Network {
+        dualstack: true,
+        ..Network::default()
+    });
+    cloud
+}
+
+/// Makes a load balancer of both families and returns its ARN.
+fn make_dualstack(cloud: &mut Cloud, name: &str) -> String {
+    let create = CreateLoadBalancer {
+        ip_address_type: Some("dualstack".into()),
+        ..balancer(cloud, name)
+    };
+    cloud.create_load_balancer(START, create).unwrap().arn
+}
+
+/// Makes a target group for addresses of IPv6 and returns its ARN.
+fn make_ipv6_group(cloud: &mut Cloud, name: &str, protocol: &str) -> String {
+    let create = CreateTargetGroup {
+        protocol: Some(protocol.into()),
+        target_type: Some("ip".into()),
+        ip_address_type: Some("ipv6".into()),
+        ..target_group(name)
+    };
+    cloud.create_target_group(START, create).unwrap().arn
 }
 
 fn target_group(name: &str) -> CreateTargetGroup {

@@ -7,6 +7,7 @@ use crate::state::{Cloud, Moment, Refusal, Result, Tags, tags};
 
 mod listeners;
 mod load_balancers;
+mod rules;
 mod target_groups;
 
 /// The actions that this fake knows.
@@ -15,9 +16,11 @@ pub(crate) const ACTIONS: &[&str] = &[
     "AddTags",
     "CreateListener",
     "CreateLoadBalancer",
+    "CreateRule",
     "CreateTargetGroup",
     "DeleteListener",
     "DeleteLoadBalancer",
+    "DeleteRule",
     "DeleteTargetGroup",
     "DeregisterTargets",
     "DescribeAccountLimits",
@@ -27,6 +30,7 @@ pub(crate) const ACTIONS: &[&str] = &[
     "DescribeListeners",
     "DescribeLoadBalancerAttributes",
     "DescribeLoadBalancers",
+    "DescribeRules",
     "DescribeTags",
     "DescribeTargetGroupAttributes",
     "DescribeTargetGroups",
@@ -35,6 +39,7 @@ pub(crate) const ACTIONS: &[&str] = &[
     "ModifyListener",
     "ModifyListenerAttributes",
     "ModifyLoadBalancerAttributes",
+    "ModifyRule",
     "ModifyTargetGroup",
     "ModifyTargetGroupAttributes",
     "RegisterTargets",
@@ -81,6 +86,10 @@ pub(super) fn call(action: &str, mut form: Form, cloud: &mut Cloud, now: Moment)
         "AddListenerCertificates" => listeners::add_certificates(form, out, cloud)?,
         "RemoveListenerCertificates" => listeners::remove_certificates(form, cloud)?,
         "DescribeListenerCertificates" => listeners::certificates(form, out, cloud)?,
+        "CreateRule" => rules::create(form, out, cloud, now)?,
+        "DescribeRules" => rules::describe(form, out, cloud, now)?,
+        "ModifyRule" => rules::modify(form, out, cloud, now)?,
+        "DeleteRule" => rules::delete(form, cloud, now)?,
         "AddTags" => add_tags(form, cloud)?,
         "RemoveTags" => remove_tags(form, cloud)?,
         "DescribeTags" => describe_tags(form, out, cloud)?,
@@ -132,6 +141,7 @@ fn account_limits(form: &mut Form, out: &mut Xml, cloud: &Cloud) -> Result<()> {
     let limits = [
         ("network-load-balancers", quotas.load_balancers),
         ("listeners-per-network-load-balancer", quotas.listeners),
+        ("rules-per-network-load-balancer", quotas.listener_rules),
         ("target-groups", quotas.target_groups),
         (
             "targets-per-network-load-balancer",

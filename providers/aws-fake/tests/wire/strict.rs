@@ -6,7 +6,7 @@ use crate::client::{Client, code};
 async fn unknown_things_are_refused() {
     let mut client = Client::start().await;
     let table = [
-        ("Action=DescribeRules", "InvalidAction"),
+        ("Action=SetRulePriorities", "InvalidAction"),
         ("Foo=bar", "InvalidAction"),
         ("Action=DescribeLoadBalancers&Foo=bar", "ValidationError"),
         ("Action=DescribeLoadBalancers&PageSize=0", "ValidationError"),
@@ -150,5 +150,82 @@ async fn capacity_is_reserved_or_cancelled_and_never_both() {
     for (rest, expected) in table {
         let body = format!("{action}{rest}");
         assert_eq!(code(&client.elb(&body).await), expected, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn rules_have_one_condition_and_one_action() {
+    let mut client = Client::start().await;
+    let action = "Action=CreateRule&ListenerArn=arn:aws:elasticloadbalancing:x:listener/net/a/b/c&Priority=1";
+    let condition = "&Conditions.member.1.Field=source-ip&Conditions.member.1.SourceIpConfig.IpAddressType=ipv4";
+    let forward = "&Actions.member.1.Type=forward&Actions.member.1.TargetGroupArn=x";
+    let table = [
+        (String::new(), "ListenerNotFound"),
+        (format!("{condition}{forward}"), "ListenerNotFound"),
+        (
+            format!("{condition}{}", condition.replace("member.1", "member.2")),
+            "ValidationError",
+        ),
+        (
+            format!("{condition}&Conditions.member.1.SourceIpConfig.Values.member.1=10.0.0.0/8"),
+            "ValidationError",
+        ),
+        (
+            format!("{condition}&Conditions.member.1.Values.member.1=10.0.0.0/8"),
+            "ValidationError",
+        ),
+        (
+            condition.replace("source-ip", "host-header"),
+            "ValidationError",
+        ),
+        (
+            "&Conditions.member.1.Field=source-ip".to_owned(),
+            "ValidationError",
+        ),
+        (
+            format!("{forward}{}", forward.replace("member.1", "member.2")),
+            "TooManyActions",
+        ),
+        (
+            forward.replace("=forward", "=redirect"),
+            "InvalidLoadBalancerAction",
+        ),
+        (
+            "&Transforms.member.1.Type=url-rewrite".to_owned(),
+            "ValidationError",
+        ),
+    ];
+    for (rest, expected) in table {
+        let body = format!("{action}{rest}");
+        assert_eq!(code(&client.elb(&body).await), expected, "{body}");
+    }
+    let table = [
+        ("Action=CreateRule&ListenerArn=x", "ValidationError"),
+        (
+            "Action=CreateRule&ListenerArn=x&Priority=first",
+            "ValidationError",
+        ),
+        ("Action=DescribeRules", "ValidationError"),
+        (
+            "Action=DescribeRules&ListenerArn=x&RuleArns.member.1=y",
+            "ValidationError",
+        ),
+        ("Action=ModifyRule", "ValidationError"),
+        ("Action=DeleteRule&RuleArn=x", "ValidationError"),
+        (
+            "Action=DeleteRule&RuleArn=arn:aws:elasticloadbalancing:x:listener-rule/net/a/b/c/d",
+            "RuleNotFound",
+        ),
+        (
+            "Action=CreateLoadBalancer&Name=a&EnablePrefixForIpv6SourceNat=yes",
+            "ValidationError",
+        ),
+        (
+            "Action=CreateLoadBalancer&Name=a&SubnetMappings.member.1.SubnetId=x&SubnetMappings.member.1.IPv6Address=10.0.0.1",
+            "ValidationError",
+        ),
+    ];
+    for (body, expected) in table {
+        assert_eq!(code(&client.elb(body).await), expected, "{body}");
     }
 }

@@ -2,11 +2,12 @@
 //! `cargo run -p ballast-aws-fake -- 127.0.0.1:5055`. It prints the variables of its clients.
 //!
 //! ```text
-//! aws-fake ADDRESS [--speed FACTOR] [--nodes NUMBER] [--report ADDRESS]
+//! aws-fake ADDRESS [--speed FACTOR] [--nodes NUMBER] [--dualstack] [--report ADDRESS]
 //! ```
 //!
 //! Time runs as it does, or faster by a factor. The network has so many nodes, `i-00000001` and so
-//! on. At the other address, `GET /` answers what exists and which calls there were, as JSON.
+//! on; `--dualstack` gives subnets and nodes IPv6 addresses, too. At the other address, `GET /`
+//! answers what exists and which calls there were, as JSON.
 
 #![allow(clippy::print_stdout, reason = "a program for the command line")]
 
@@ -39,6 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         match argument.as_str() {
             "--speed" => config.time = Time::Scaled(value()?.parse()?),
             "--nodes" => network.nodes = value()?.parse()?,
+            "--dualstack" => network.dualstack = true,
             "--report" => reports = Some(value()?.parse()?),
             address => config.listen = address.parse()?,
         }

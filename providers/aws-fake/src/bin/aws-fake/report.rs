@@ -65,7 +65,11 @@ fn report(fake: &Fake) -> Value {
 fn groups_of(fake: &Fake, all: &Snapshot, balancer: &str) -> Vec<Value> {
     let listeners = all.listeners.values();
     let used = listeners.filter(|it| it.load_balancer == balancer);
-    let arns = used.flat_map(|it| it.forward.iter().map(|(arn, _)| arn));
+    let actions = used.flat_map(|it| {
+        let rules = all.rules.values().filter(|rule| rule.listener == it.arn);
+        std::iter::once(&it.forward).chain(rules.map(|rule| &rule.forward))
+    });
+    let arns = actions.flat_map(|forward| forward.iter().map(|(arn, _)| arn));
     arns.filter_map(|arn| {
         let group = all.target_groups.get(arn)?;
         let health = fake.edit(|cloud, now| cloud.describe_target_health(now, arn, &[]));

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::super::network::{Subnet, not_enough_space};
 use super::super::{Cloud, Moment, Refusal, Result};
-use super::LoadBalancer;
+use super::{LoadBalancer, Stack};
 
 /// What a load balancer has in one zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Cloud {
         now: Moment,
         arn: &str,
         subnets: &[Mapping],
-        ip_address_type: Option<String>,
+        stack: Stack,
     ) -> Result<LoadBalancer> {
         let there = self.load_balancer(arn)?.clone();
         let zones = self.zones_of(subnets)?;
@@ -80,15 +80,13 @@ impl Cloud {
                 }
             }
         }
-        let kind = ip_address_type.unwrap_or_else(|| there.ip_address_type.clone());
-        self.check_mappings(&there.scheme, &kind, &there.vpc, &added)?;
+        self.check_mappings(&there.scheme, &there.vpc, &added)?;
+        let settled = self.settled(&there, &zones, stack)?;
         self.disable_zones(arn, now, |mapping| {
             !zones.values().any(|asked| asked.subnet == mapping.subnet)
         });
         self.enable_zones(arn, added, now)?;
-        if let Some(there) = self.load_balancers.get_mut(arn) {
-            there.ip_address_type = kind;
-        }
+        self.settle(arn, settled);
         self.note_use(now);
         self.load_balancer(arn).cloned()
     }
@@ -101,16 +99,6 @@ impl Cloud {
                 && one.gone.is_some()
                 && subnet(&one.subnet) == Some(zone)
         })
-    }
-
-    /// `SetIpAddressType`
-    pub fn set_ip_address_type(&mut self, arn: &str, kind: &str) -> Result<String> {
-        let there = self.load_balancer(arn)?;
-        self.check_ip_address_type(kind, &there.zones)?;
-        if let Some(there) = self.load_balancers.get_mut(arn) {
-            kind.clone_into(&mut there.ip_address_type);
-        }
-        Ok(kind.to_owned())
     }
 
     /// The zones of subnets. There is at least one, and at most one for each zone \[model\].
@@ -147,7 +135,6 @@ impl Cloud {
     pub(super) fn check_mappings(
         &self,
         scheme: &str,
-        ip_address_type: &str,
         vpc: &str,
         zones: &BTreeMap<String, Mapping>,
     ) -> Result<()> {
@@ -157,7 +144,6 @@ impl Cloud {
             let message = format!("VPC {vpc} has no internet gateway");
             return Err(Refusal::new("InvalidSubnet", message));
         }
-        self.check_ip_address_type(ip_address_type, zones)?;
         let elastic = zones.values().filter(|it| it.allocation.is_some()).count();
         if elastic > 0 && elastic < zones.len() {
             return Err(invalid(
@@ -226,23 +212,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// Dual stack needs IPv6 in all subnets \[docs\].
-    fn check_ip_address_type(&self, kind: &str, zones: &BTreeMap<String, Mapping>) -> Result<()> {
-        if !["ipv4", "dualstack"].contains(&kind) {
-            return Err(Refusal::validation(format!(
-                "The IP address type '{kind}' is not valid"
-            )));
-        }
-        for mapping in zones.values().filter(|_| kind == "dualstack") {
-            if self.known_subnet(&mapping.subnet)?.ipv6_cidr.is_none() {
-                let message = format!("Subnet {} has no IPv6 addresses", mapping.subnet);
-                return Err(Refusal::new("InvalidSubnet", message));
-            }
-        }
-        Ok(())
-    }
-
-    fn known_subnet(&self, id: &str) -> Result<&Subnet> {
+    pub(super) fn known_subnet(&self, id: &str) -> Result<&Subnet> {
         self.subnets.get(id).ok_or_else(|| {
             // \[seen\]
             let message = format!("The subnet ID '{id}' does not exist");
@@ -251,6 +221,6 @@ impl Cloud {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Refusal {
+pub(super) fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new("InvalidConfigurationRequest", message)
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::super::rules::Change as RuleChange;
 use super::super::security_groups::{Permission, Source};
 use super::super::seed::NODE_GROUP;
 use super::super::targets::Description;
@@ -17,8 +18,9 @@ enum Step {
     CreateLoadBalancer(u8, u8),
     DeleteLoadBalancer(usize),
     Protect(usize, bool),
-    SetSubnets(usize, u8),
-    CreateTargetGroup(u8, bool),
+    SetSubnets(usize, u8, Option<bool>, Option<bool>),
+    SetIpAddressType(usize, bool),
+    CreateTargetGroup(u8, bool, bool),
     DeleteTargetGroup(usize),
     Register(usize, u16),
     Deregister(usize, u16),
@@ -27,6 +29,9 @@ enum Step {
     Secure(usize, Option<u8>),
     Certificate(usize, u8, bool),
     DeleteListener(usize),
+    CreateRule(usize, u32, bool, Vec<usize>),
+    ModifyRule(usize, Option<bool>, Option<usize>),
+    DeleteRule(usize),
     CreateSecurityGroup(u8),
     Authorize(usize, usize),
     Revoke(usize, usize),
@@ -41,8 +46,12 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0_u8..3, 1_u8..8).prop_map(|(name, zones)| Step::CreateLoadBalancer(name, zones)),
         1 => one.clone().prop_map(Step::DeleteLoadBalancer),
         1 => (one.clone(), any::<bool>()).prop_map(|(it, on)| Step::Protect(it, on)),
-        2 => (one.clone(), 0_u8..8).prop_map(|(it, zones)| Step::SetSubnets(it, zones)),
-        3 => (0_u8..4, any::<bool>()).prop_map(|(name, udp)| Step::CreateTargetGroup(name, udp)),
+        2 => (one.clone(), 0_u8..8, any::<Option<bool>>(), any::<Option<bool>>())
+            .prop_map(|(it, zones, dual, nat)| Step::SetSubnets(it, zones, dual, nat)),
+        2 => (one.clone(), prop::bool::weighted(0.7))
+            .prop_map(|(it, dual)| Step::SetIpAddressType(it, dual)),
+        4 => (0_u8..6, any::<bool>(), any::<bool>())
+            .prop_map(|(name, udp, six)| Step::CreateTargetGroup(name, udp, six)),
         1 => one.clone().prop_map(Step::DeleteTargetGroup),
         2 => (one.clone(), 1_u16..5).prop_map(|(it, node)| Step::Register(it, node)),
         2 => (one.clone(), 1_u16..5).prop_map(|(it, node)| Step::Deregister(it, node)),
@@ -54,6 +63,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (one.clone(), 0_u8..4, any::<bool>())
             .prop_map(|(it, certificate, add)| Step::Certificate(it, certificate, add)),
         1 => one.clone().prop_map(Step::DeleteListener),
+        4 => (one.clone(), 1_u32..4, any::<bool>(), prop::collection::vec(one.clone(), 1..3))
+            .prop_map(|(it, at, six, groups)| Step::CreateRule(it, at, six, groups)),
+        2 => (one.clone(), any::<Option<bool>>(), prop::option::of(one.clone()))
+            .prop_map(|(it, six, group)| Step::ModifyRule(it, six, group)),
+        1 => one.clone().prop_map(Step::DeleteRule),
         2 => (0_u8..3).prop_map(Step::CreateSecurityGroup),
         2 => (one.clone(), one.clone()).prop_map(|(it, of)| Step::Authorize(it, of)),
         1 => (one.clone(), one.clone()).prop_map(|(it, of)| Step::Revoke(it, of)),
@@ -73,6 +87,22 @@ fn pick<T>(all: &BTreeMap<String, T>, index: usize, missing: &str) -> String {
 /// One of three certificates, or one that does not exist.
 fn certificate_of(number: u8) -> String {
     format!("arn:{number}")
+}
+
+/// What a rule asks for. Several target groups have weights.
+fn rule_of(six: Option<bool>, groups: Option<Vec<String>>) -> RuleChange {
+    let weighted = |all: Vec<String>| {
+        let weight = (all.len() > 1).then_some(10);
+        all.into_iter().map(|arn| (arn, weight)).collect()
+    };
+    RuleChange {
+        family: six.map(|six| if six { "ipv6" } else { "ipv4" }.to_owned()),
+        forward: groups.map(weighted),
+    }
+}
+
+fn kind(dual: bool) -> &'static str {
+    if dual { "dualstack" } else { "ipv4" }
 }
 
 fn zones(bits: u8) -> Vec<Mapping> {
@@ -108,6 +138,7 @@ fn make(cloud: &mut Cloud, now: &mut Moment, step: &Step) -> bool {
         to: None,
         source: Source::Group(id),
     };
+    let rule_at = |cloud: &Cloud, index| pick(cloud.rules.all(), index, &missing("listener-rule"));
     match *step {
         Step::Wait(seconds) => {
             *now += Duration::from_secs(seconds);
@@ -138,12 +169,25 @@ fn make(cloud: &mut Cloud, now: &mut Moment, step: &Step) -> bool {
                 .modify_load_balancer_attributes(&arn, &change)
                 .map(drop)
         }
-        Step::SetSubnets(index, bits) => {
+        Step::SetSubnets(index, bits, dual, source_nat) => {
             let arn = balancer(cloud, index);
-            cloud.set_subnets(at, &arn, &zones(bits), None).map(drop)
+            let stack = Stack {
+                ip_address_type: dual.map(|dual| kind(dual).to_owned()),
+                source_nat,
+                ..Stack::default()
+            };
+            cloud.set_subnets(at, &arn, &zones(bits), stack).map(drop)
         }
-        Step::CreateTargetGroup(name, udp) => {
+        Step::SetIpAddressType(index, dual) => {
+            let arn = balancer(cloud, index);
+            cloud.set_ip_address_type(&arn, kind(dual)).map(drop)
+        }
+        Step::CreateTargetGroup(name, udp, six) => {
             let mut create = target_group(&format!("tg{name}"));
+            if six {
+                create.target_type = Some("ip".into());
+                create.ip_address_type = Some("ipv6".into());
+            }
             if udp {
                 create.protocol = Some("UDP".into());
             }
@@ -163,7 +207,11 @@ fn make(cloud: &mut Cloud, now: &mut Moment, step: &Step) -> bool {
         }
         Step::CreateListener(index, port, of) => {
             let (arn, of) = (balancer(cloud, index), group(cloud, of));
-            let change = listener(port, &of);
+            let udp = (cloud.target_groups.get(&of)).is_some_and(|it| it.protocol == "UDP");
+            let mut change = listener(port, &of);
+            if udp {
+                change.protocol = Some("UDP".into());
+            }
             cloud
                 .create_listener(at, &arn, change, Tags::new())
                 .map(drop)
@@ -198,6 +246,23 @@ fn make(cloud: &mut Cloud, now: &mut Moment, step: &Step) -> bool {
         Step::DeleteListener(index) => {
             let arn = listener_at(cloud, index);
             cloud.delete_listener(at, &arn)
+        }
+        Step::CreateRule(index, priority, six, ref of) => {
+            let arn = listener_at(cloud, index);
+            let groups = of.iter().map(|it| group(cloud, *it)).collect();
+            let change = rule_of(Some(six), Some(groups));
+            cloud
+                .create_rule(at, &arn, priority, change, Tags::new())
+                .map(drop)
+        }
+        Step::ModifyRule(index, six, of) => {
+            let arn = rule_at(cloud, index);
+            let change = rule_of(six, of.map(|it| vec![group(cloud, it)]));
+            cloud.modify_rule(at, &arn, change).map(drop)
+        }
+        Step::DeleteRule(index) => {
+            let arn = rule_at(cloud, index);
+            cloud.delete_rule(at, &arn)
         }
         Step::CreateSecurityGroup(name) => {
             let create = CreateSecurityGroup {
@@ -252,6 +317,12 @@ fn check(cloud: &Cloud, now: Moment) {
         cloud.target_groups.len(),
         "a name has one target group"
     );
+    check_groups(cloud, now, &check_listeners(cloud));
+    check_interfaces(cloud, now);
+}
+
+/// Returns the load balancer of each target group that is used.
+fn check_listeners(cloud: &Cloud) -> BTreeMap<&str, &str> {
     let mut ports = BTreeSet::new();
     let mut users: BTreeMap<&str, &str> = BTreeMap::new();
     for listener in cloud.listeners.values() {
@@ -269,15 +340,40 @@ fn check(cloud: &Cloud, now: Moment) {
         let tls = listener.protocol == "TLS";
         assert_eq!(listener.certificate.is_some(), tls, "TLS has a certificate");
         assert!(tls || listed == 0, "certificates are of TLS");
-        for (group, _) in &listener.forward {
+        let balancer = cloud.load_balancers.get(user).unwrap();
+        let dual = balancer.ip_address_type == "dualstack";
+        assert!(
+            listener.protocol != "UDP" || !dual || balancer.source_nat,
+            "UDP on dual stack has source NAT"
+        );
+        let rules = (cloud.rules.values()).filter(|it| it.listener == listener.arn);
+        let rules: Vec<_> = rules.collect();
+        assert!(rules.is_empty() || dual, "rules have dual stack");
+        let priorities: BTreeSet<u32> = rules.iter().map(|it| it.priority).collect();
+        assert_eq!(priorities.len(), rules.len(), "a priority has one rule");
+        let actions = rules.iter().map(|it| &it.forward);
+        for (group, _) in actions.chain([&listener.forward]).flatten() {
+            let there = cloud.target_groups.get(group).expect("what is used exists");
             assert!(
-                cloud.target_groups.get(group).is_some(),
-                "what is used exists"
+                dual || there.ip_address_type == "ipv4",
+                "IPv6 has dual stack"
             );
+            let udp = there.protocol == "UDP";
+            assert_eq!(udp, listener.protocol == "UDP", "protocols go together");
             let first = users.entry(group).or_insert(user);
             assert_eq!(*first, user, "a target group has one load balancer");
         }
     }
+    for rule in cloud.rules.values() {
+        assert!(
+            cloud.listeners.get(&rule.listener).is_some(),
+            "a rule has its listener"
+        );
+    }
+    users
+}
+
+fn check_groups(cloud: &Cloud, now: Moment, users: &BTreeMap<&str, &str>) {
     for group in cloud.target_groups.values() {
         let used = users.contains_key(group.arn.as_str());
         assert_eq!(
@@ -289,6 +385,9 @@ fn check(cloud: &Cloud, now: Moment) {
         assert!(used || drains.count() == 0, "what is unused does not drain");
         cloud.describe_target_health(now, &group.arn, &[]).unwrap();
     }
+}
+
+fn check_interfaces(cloud: &Cloud, now: Moment) {
     for one in cloud.load_balancers.values() {
         assert!(!one.zones.is_empty(), "a load balancer has a zone");
         let live = (cloud.interfaces.values())
@@ -296,6 +395,17 @@ fn check(cloud: &Cloud, now: Moment) {
         let subnets: BTreeSet<&str> = live.map(|it| it.subnet.as_str()).collect();
         let zones = one.zones.values().map(|it| it.subnet.as_str());
         assert_eq!(subnets, zones.collect(), "each zone has its interface");
+        let dual = one.ip_address_type == "dualstack";
+        assert!(dual || !one.source_nat, "source NAT has dual stack");
+        let mut live = (cloud.interfaces.values())
+            .filter(|it| it.load_balancer == one.arn && it.gone.is_none());
+        assert!(
+            live.all(|it| it.ipv6.is_some() == dual),
+            "interfaces have the families of their load balancer"
+        );
+        let prefixes = one.ipv6.values().filter(|it| it.prefix.is_some()).count();
+        let wanted = if one.source_nat { one.zones.len() } else { 0 };
+        assert_eq!(prefixes, wanted, "source NAT has prefixes");
     }
     let addresses: BTreeSet<_> = cloud.interfaces.values().map(|it| it.address).collect();
     assert_eq!(
@@ -303,6 +413,9 @@ fn check(cloud: &Cloud, now: Moment) {
         cloud.interfaces.len(),
         "an address has one interface"
     );
+    let ipv6 = cloud.interfaces.values().filter_map(|it| it.ipv6);
+    let distinct: BTreeSet<_> = ipv6.clone().collect();
+    assert_eq!(distinct.len(), ipv6.count(), "also one of IPv6");
     for interface in cloud.interfaces.values() {
         assert!(
             interface.gone.is_none_or(|gone| gone > now),
@@ -320,7 +433,7 @@ fn check(cloud: &Cloud, now: Moment) {
 proptest! {
     #[test]
     fn a_refused_call_changes_nothing(steps in prop::collection::vec(step(), 1..60)) {
-        let mut cloud = cloud();
+        let mut cloud = dualstack();
         cloud.certificates.extend((0..3).map(certificate_of));
         cloud.settings.quotas.certificates = 2;
         let mut now = START;

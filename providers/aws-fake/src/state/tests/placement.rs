@@ -157,7 +157,7 @@ fn subnets_change_zone_by_zone() {
         let mut cloud = cloud();
         let arn = make_balancer(&mut cloud, "web");
         let all: Vec<Mapping> = ids.iter().map(|id| subnet(id)).collect();
-        let result = cloud.set_subnets(START, &arn, &all, None);
+        let result = cloud.set_subnets(START, &arn, &all, Stack::default());
         assert_eq!(code(result), *expected, "{what}");
         let there = cloud.load_balancer(&arn).unwrap();
         let now: Vec<&str> = there.zones.values().map(|it| it.subnet.as_str()).collect();
@@ -180,7 +180,7 @@ fn a_zone_gets_another_subnet_after_the_first_one_is_gone() {
         let now = START + seconds(second);
         cloud.tick(now);
         let all: Vec<Mapping> = ids.iter().map(|id| subnet(id)).collect();
-        code(cloud.set_subnets(now, &arn, &all, None))
+        code(cloud.set_subnets(now, &arn, &all, Stack::default()))
     };
     assert_eq!(set(0, &["subnet-private-b"]), "");
     let wanted = ["subnet-public-a", "subnet-private-b"];

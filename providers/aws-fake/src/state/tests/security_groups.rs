@@ -137,6 +137,7 @@ fn protocols_have_their_ports() {
         ("tcp", None, None, "MissingParameter"),
         ("icmp", Some(3), Some(4), ""),
         ("icmpv6", None, None, "MissingParameter"),
+        ("icmpv6", Some(2), Some(0), ""),
         ("-1", None, None, ""),
         ("sctp", Some(1), Some(1), "InvalidParameterValue"),
     ];

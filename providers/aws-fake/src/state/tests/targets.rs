@@ -79,6 +79,49 @@ fn addresses_are_private_and_have_a_zone_outside_the_vpc() {
 }
 
 #[test]
+fn addresses_of_ipv6_are_in_the_vpc_or_have_all_zones() {
+    let mut cloud = dualstack();
+    let arn = make_ipv6_group(&mut cloud, "pods", "TCP");
+    let at = |id: &str, zone: Option<&str>| Description {
+        id: id.into(),
+        port: Some(8080),
+        zone: zone.map(str::to_owned),
+    };
+    for (description, expected) in [
+        (at("2001:db8:0:64::77", None), ""),
+        (at("2001:db8:0:64::77", Some("all")), ""),
+        (at("2001:db8:0:ff::77", None), "ValidationError"),
+        (at("2001:db8:0:ff::77", Some("all")), ""),
+        (at("fd00::1", Some("all")), ""),
+        (at("::1", Some("all")), "InvalidTarget"),
+        (at("fe80::1", Some("all")), "InvalidTarget"),
+        (at("ff02::1", None), "InvalidTarget"),
+        (at("10.0.100.20", None), "InvalidTarget"),
+        (at("i-00000001", None), "InvalidTarget"),
+    ] {
+        let result = cloud.register_targets(START, &arn, std::slice::from_ref(&description));
+        assert_eq!(code(result), expected, "{description:?}");
+    }
+    assert_eq!(cloud.target_group(&arn).unwrap().targets.len(), 3);
+}
+
+/// The zone of an address is that of its subnet.
+#[test]
+fn targets_of_ipv6_have_zones() {
+    let mut cloud = dualstack();
+    let balancer = make_dualstack(&mut cloud, "web");
+    let arn = make_ipv6_group(&mut cloud, "pods", "TCP");
+    make_listener(&mut cloud, &balancer, 80, &arn);
+    let targets = ["2001:db8:0:64::77", "2001:db8:0:66::77"].map(target);
+    cloud.register_targets(START, &arn, &targets).unwrap();
+    let later = START + seconds(400);
+    // The load balancer is not in the third zone.
+    assert_eq!(states(&mut cloud, &arn, later), ["healthy", "unused"]);
+    cloud.sick.insert("2001:db8:0:64::77".parse().unwrap());
+    assert_eq!(states(&mut cloud, &arn, later), ["unhealthy", "unused"]);
+}
+
+#[test]
 fn a_target_becomes_healthy() {
     let mut cloud = cloud();
     let arn = used(&mut cloud);

@@ -1,6 +1,7 @@
 //! Calls that describe the network.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 
 use super::super::form::Form;
@@ -279,6 +280,7 @@ fn write_instance(xml: &mut Xml, it: &Instance, cloud: &Cloud) {
     xml.text("subnetId", &it.subnet);
     xml.optional("vpcId", vpc);
     xml.text("privateIpAddress", it.address);
+    xml.optional("ipv6Address", it.ipv6);
     write_groups(xml, &it.groups, cloud);
     xml.list("networkInterfaceSet", "item", [it], |xml, it| {
         xml.text("networkInterfaceId", it.id.replacen("i-", "eni-", 1));
@@ -286,6 +288,7 @@ fn write_instance(xml: &mut Xml, it: &Instance, cloud: &Cloud) {
         xml.optional("vpcId", vpc);
         xml.text("status", "in-use");
         xml.text("privateIpAddress", it.address);
+        write_ipv6(xml, it.ipv6);
         write_groups(xml, &it.groups, cloud);
         xml.node("attachment", |xml| {
             xml.text("deviceIndex", 0);
@@ -293,6 +296,15 @@ fn write_instance(xml: &mut Xml, it: &Instance, cloud: &Cloud) {
         });
     });
     write_tags(xml, &it.tags);
+}
+
+fn write_ipv6(xml: &mut Xml, address: Option<Ipv6Addr>) {
+    if let Some(address) = address {
+        xml.list("ipv6AddressesSet", "item", [address], |xml, address| {
+            xml.text("ipv6Address", address);
+            xml.text("isPrimaryIpv6", false);
+        });
+    }
 }
 
 fn write_groups(xml: &mut Xml, groups: &[String], cloud: &Cloud) {
@@ -376,6 +388,7 @@ pub(super) fn interfaces(form: &mut Form, out: &mut Xml, cloud: &Cloud, now: Mom
         xml.text("requesterManaged", true);
         xml.text("status", "in-use");
         xml.text("privateIpAddress", it.address);
+        write_ipv6(xml, it.ipv6);
         xml.text("interfaceType", "network_load_balancer");
         write_groups(xml, &it.groups, cloud);
     });

@@ -2,8 +2,9 @@
 
 use super::super::form::Form;
 use super::super::xml::Xml;
+use super::rules::{take_forward, write_action};
 use super::{Page, finish, take_attributes, take_tags, write_attributes};
-use crate::state::listeners::{Change, Forward, Listener};
+use crate::state::listeners::{Change, Listener};
 use crate::state::{Cloud, Moment, Refusal, Result};
 
 pub(super) fn create(form: &mut Form, out: &mut Xml, cloud: &mut Cloud, now: Moment) -> Result<()> {
@@ -127,53 +128,11 @@ fn take_change(form: &mut Form) -> Result<Change> {
     Ok(Change {
         port: form.number("Port", 1..=65_535)?,
         protocol: form.take("Protocol"),
-        forward: take_forward(form)?,
+        forward: take_forward(form, "DefaultActions")?,
         certificate: certificates.pop(),
         ssl_policy: form.take("SslPolicy"),
         alpn: alpn.pop(),
     })
-}
-
-/// The target groups of the one action that a listener of a Network Load Balancer has. An action
-/// names them in one way or in both, which then must agree \[model\].
-fn take_forward(form: &mut Form) -> Result<Option<Forward>> {
-    let mut actions = form.structures("DefaultActions")?;
-    let Some(mut action) = actions.pop() else {
-        return Ok(None);
-    };
-    if !actions.is_empty() {
-        return Err(Refusal::new(
-            "TooManyActions",
-            "A listener of a Network Load Balancer has exactly one action",
-        ));
-    }
-    let kind = action.need("Type")?;
-    if kind != "forward" {
-        let message = format!("The action type '{kind}' is not valid with Network Load Balancer");
-        return Err(Refusal::new("InvalidLoadBalancerAction", message));
-    }
-    action.number("Order", 1..=50_000)?;
-    let single = action.take("TargetGroupArn");
-    let mut groups = Vec::new();
-    if let Some(mut config) = action.structure("ForwardConfig") {
-        for mut one in config.structures("TargetGroups")? {
-            groups.push((one.need("TargetGroupArn")?, one.parsed("Weight")?));
-            one.finish()?;
-        }
-        config.finish()?;
-    }
-    action.finish()?;
-    match (single, groups.as_slice()) {
-        (Some(arn), []) => groups.push((arn, None)),
-        (Some(arn), [(other, _)]) if arn == *other => {}
-        (None, [_, ..]) => {}
-        _ => {
-            return Err(Refusal::validation(
-                "A forward action must name its target group, in one way",
-            ));
-        }
-    }
-    Ok(Some(groups))
 }
 
 fn write(out: &mut Xml, all: &[&Listener]) {
@@ -188,24 +147,7 @@ fn write(out: &mut Xml, all: &[&Listener]) {
             });
         }
         xml.optional("SslPolicy", one.ssl_policy.as_ref());
-        xml.list("DefaultActions", "member", [one], |xml, one| {
-            xml.text("Type", "forward");
-            if let [(arn, _)] = one.forward.as_slice() {
-                xml.text("TargetGroupArn", arn);
-            }
-            xml.text("Order", 1);
-            xml.node("ForwardConfig", |xml| {
-                xml.list(
-                    "TargetGroups",
-                    "member",
-                    &one.forward,
-                    |xml, (arn, weight)| {
-                        xml.text("TargetGroupArn", arn);
-                        xml.optional("Weight", *weight);
-                    },
-                );
-            });
-        });
+        write_action(xml, "DefaultActions", &one.forward);
         if let Some(alpn) = &one.alpn {
             xml.texts("AlpnPolicy", "member", [alpn]);
         }

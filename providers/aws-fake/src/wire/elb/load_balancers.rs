@@ -1,24 +1,35 @@
 //! Calls about load balancers.
 
+use std::collections::BTreeMap;
+
 use super::super::form::Form;
 use super::super::time::timestamp;
 use super::super::xml::Xml;
 use super::{Page, finish, take_attributes, take_tags, which, write_attributes};
-use crate::state::load_balancers::{Create, LoadBalancer, Mapping};
+use crate::state::load_balancers::{Create, Ipv6, LoadBalancer, Mapping, Stack};
 use crate::state::{Cloud, Moment, Refusal, Result};
 
+/// The name of the parameter for IPv6 source NAT.
+const SOURCE_NAT: &str = "EnablePrefixForIpv6SourceNat";
+
 pub(super) fn create(form: &mut Form, out: &mut Xml, cloud: &mut Cloud, now: Moment) -> Result<()> {
+    let (subnets, ipv6) = take_subnets(form)?;
     let create = Create {
         name: form.need("Name")?,
         kind: form.take("Type"),
         scheme: form.take("Scheme"),
         ip_address_type: form.take("IpAddressType"),
-        subnets: take_subnets(form)?,
+        subnets,
         security_groups: form.list("SecurityGroups")?,
         tags: take_tags(form)?,
     };
+    let stack = Stack {
+        source_nat: take_source_nat(form)?,
+        ipv6,
+        ..Stack::default()
+    };
     finish(form)?;
-    let made = cloud.create_load_balancer(now, create)?;
+    let made = cloud.create_load_balancer_with(now, create, stack)?;
     write(out, &[&made], cloud, now);
     Ok(())
 }
@@ -62,12 +73,17 @@ pub(super) fn set_subnets(
     now: Moment,
 ) -> Result<()> {
     let arn = form.need("LoadBalancerArn")?;
-    let subnets = take_subnets(form)?;
-    let kind = form.take("IpAddressType");
+    let (subnets, ipv6) = take_subnets(form)?;
+    let stack = Stack {
+        ip_address_type: form.take("IpAddressType"),
+        source_nat: take_source_nat(form)?,
+        ipv6,
+    };
     finish(form)?;
-    let there = cloud.set_subnets(now, &arn, &subnets, kind)?;
+    let there = cloud.set_subnets(now, &arn, &subnets, stack)?;
     write_zones(out, &there, cloud);
     out.text("IpAddressType", &there.ip_address_type);
+    out.text(SOURCE_NAT, on_or_off(there.source_nat));
     Ok(())
 }
 
@@ -151,13 +167,35 @@ fn write_capacity(out: &mut Xml, one: &LoadBalancer, now: Moment) {
     );
 }
 
-/// Subnets, given in one of two ways.
-fn take_subnets(form: &mut Form) -> Result<Vec<Mapping>> {
+fn take_source_nat(form: &mut Form) -> Result<Option<bool>> {
+    match form.take(SOURCE_NAT).as_deref() {
+        None => Ok(None),
+        Some("on") => Ok(Some(true)),
+        Some("off") => Ok(Some(false)),
+        Some(other) => Err(form.wrong(SOURCE_NAT, other)),
+    }
+}
+
+fn on_or_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+/// Subnets, given in one of two ways, and what is said about IPv6 in them.
+fn take_subnets(form: &mut Form) -> Result<(Vec<Mapping>, BTreeMap<String, Ipv6>)> {
     let plain = form.list("Subnets")?;
     let mut mappings = Vec::new();
+    let mut all = BTreeMap::new();
     for mut one in form.structures("SubnetMappings")? {
+        let subnet = one.need("SubnetId")?;
+        let ipv6 = Ipv6 {
+            address: one.parsed("IPv6Address")?,
+            prefix: one.take("SourceNatIpv6Prefix"),
+        };
+        if ipv6 != Ipv6::default() {
+            all.insert(subnet.clone(), ipv6);
+        }
         mappings.push(Mapping {
-            subnet: one.need("SubnetId")?,
+            subnet,
             allocation: one.take("AllocationId"),
             private_address: one.parsed("PrivateIPv4Address")?,
         });
@@ -173,7 +211,7 @@ fn take_subnets(form: &mut Form) -> Result<Vec<Mapping>> {
         subnet,
         ..Mapping::default()
     }));
-    Ok(mappings)
+    Ok((mappings, all))
 }
 
 fn write(out: &mut Xml, all: &[&LoadBalancer], cloud: &Cloud, now: Moment) {
@@ -199,6 +237,7 @@ fn write(out: &mut Xml, all: &[&LoadBalancer], cloud: &Cloud, now: Moment) {
             "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic",
             one.private_link_rules.as_ref(),
         );
+        xml.text(SOURCE_NAT, on_or_off(one.source_nat));
     });
 }
 
@@ -211,7 +250,11 @@ fn write_zones(out: &mut Xml, one: &LoadBalancer, cloud: &Cloud) {
         |xml, (zone, mapping)| {
             xml.text("ZoneName", zone);
             xml.text("SubnetId", &mapping.subnet);
-            let chosen = mapping.allocation.is_some() || mapping.private_address.is_some();
+            let ipv6 = one.ipv6.get(&mapping.subnet);
+            let address = ipv6.and_then(|it| it.address);
+            let chosen = mapping.allocation.is_some()
+                || mapping.private_address.is_some()
+                || address.is_some();
             xml.list(
                 "LoadBalancerAddresses",
                 "member",
@@ -223,8 +266,12 @@ fn write_zones(out: &mut Xml, one: &LoadBalancer, cloud: &Cloud) {
                         xml.text("AllocationId", id);
                     }
                     xml.optional("PrivateIPv4Address", mapping.private_address);
+                    xml.optional("IPv6Address", address);
                 },
             );
+            if let Some(prefix) = ipv6.and_then(|it| it.prefix.as_ref()) {
+                xml.texts("SourceNatIpv6Prefixes", "member", [prefix]);
+            }
         },
     );
 }
