@@ -86,10 +86,10 @@ pub enum Call {
         load_balancer: Ref,
         units: Option<u32>,
     },
-    /// Sets the families of its addresses, too.
     SetSubnets {
         load_balancer: Ref,
-        addresses: Addresses,
+        /// `None`: it has IPv4 addresses, and keeps them.
+        addresses: Option<Addresses>,
         subnets: Vec<Subnet>,
     },
     SetSecurityGroups {

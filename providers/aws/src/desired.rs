@@ -394,10 +394,12 @@ impl Desired {
         let own = settings.security_groups.is_empty();
         let mut remarks = Vec::new();
         let dualstack = families::dualstack(parts, found);
+        let obstacle = families::obstacle(parts, found);
         let mut all = Vec::new();
         for part in parts {
             let mut of_part = Vec::new();
-            let split = Split::of(part, found, dualstack, &mut of_part);
+            let stack = (dualstack, obstacle.as_deref());
+            let split = Split::of(part, found, stack, &mut of_part);
             let named = (mark, key);
             all.push(Served::of(
                 named,

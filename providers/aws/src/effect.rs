@@ -243,7 +243,7 @@ impl Effect<'_> {
                 subnets,
             } => {
                 if let Some(one) = self.load_balancer_of(load_balancer) {
-                    one.addresses = *addresses;
+                    one.addresses = addresses.unwrap_or(one.addresses);
                     one.subnets = subnets.iter().cloned().collect();
                 }
             }

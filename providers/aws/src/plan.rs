@@ -36,7 +36,7 @@ use ballast_provider::Refusal;
 use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
-use crate::desired::{Desired, Groups, PrefixLists, TargetGroup};
+use crate::desired::{Desired, Groups, ListenerSpec, PrefixLists, TargetGroup, Transport};
 use crate::nodes::Nodes;
 use crate::observed::{
     Arn, LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
@@ -114,13 +114,18 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
     } else {
         Vec::new()
     };
+    let kept = present.map(|there| after.remade_listeners(desired, there));
+    let present = kept.as_ref();
     after.load_balancer(desired, present, &groups);
     let reservation = capacity::step(desired, situation, present);
     if let capacity::Step::Cancel(call) = &reservation {
         after.calls.push(call.clone());
     }
-    after.listeners(desired, present, observed);
+    let udp = |one: &ListenerSpec| one.transport != Transport::Tcp;
+    after.listeners(desired, present, observed, |one| !udp(one));
+    after.obsolete_listeners(desired, present);
     after.narrow(desired, present);
+    after.listeners(desired, present, observed, udp);
     after.late_attributes(desired, observed);
     after.tags(desired, present, observed);
     after.obsolete_rules(desired, observed, lists);

@@ -83,7 +83,8 @@ impl Call {
                 subnets,
             } => {
                 let ids: Vec<&str> = subnets.iter().map(|one| one.id.as_str()).collect();
-                format!("{} for {load_balancer}, {addresses}", ids.join(", "))
+                let families = addresses.map_or(String::new(), |it| format!(", {it}"));
+                format!("{} for {load_balancer}{families}", ids.join(", "))
             }
             Self::SetSecurityGroups {
                 load_balancer,

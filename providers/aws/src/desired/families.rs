@@ -4,6 +4,10 @@
 //! subnets have them. Targets see the addresses of their clients only in the family of their target group; otherwise
 //! they see one of the load balancer ("Client IP preservation" in the user guide). So a Service with both families has
 //! a target group for each, if its targets have both, and a listener rule for the second one.
+//!
+//! UDP is different. "You can't use an IPv4 target group with a UDP listener for a dualstack load balancer" ("Create a
+//! listener" in the user guide), so all its clients have one target group of IPv6 there, and those with IPv4 are
+//! translated with source NAT.
 
 use ballast_provider::{Family, FamilyPolicy, Protocol, Reason, Refusal};
 
@@ -18,6 +22,8 @@ pub(super) struct Split {
     pub(super) default: Family,
     /// Whether clients with IPv6 addresses have target groups of their own.
     pub(super) ipv6: bool,
+    /// That of ports with UDP.
+    pub(super) udp: Family,
 }
 
 /// Whether a Service asks for a load balancer with IPv6 addresses.
@@ -36,16 +42,22 @@ pub(super) fn check(part: &Part<'_>) -> Result<(), Refusal> {
             "annotation {PREFIX}ip-address-type: ipv4 gives the load balancer no IPv6 addresses, and spec.ipFamilies of the Service has only IPv6. Use dualstack"
         )));
     }
-    let mut all = service.listeners.iter();
-    if wanted(part)
-        && settings.source_nat == Some(false)
-        && let Some(one) = all.find(|one| one.protocol == Protocol::Udp)
-    {
+    let Some(port) = udp_port(part).filter(|_| wanted(part)) else {
+        return Ok(());
+    };
+    if !service.families.contains(&Family::V6) {
         return Err(Refusal::new(
             Reason::Unsupported,
             format!(
-                "annotation {PREFIX}enable-prefix-for-ipv6-source-nat: off: port {} is UDP, and AWS has no UDP listeners on dual-stack load balancers without it. Remove the annotation, or use {PREFIX}ip-address-type: ipv4",
-                one.port
+                "annotation {PREFIX}ip-address-type: dualstack: port {port} is UDP, and AWS sends UDP of dual-stack load balancers to IPv6 addresses only. spec.ipFamilies of the Service needs IPv6, or use ipv4"
+            ),
+        ));
+    }
+    if settings.source_nat == Some(false) {
+        return Err(Refusal::new(
+            Reason::Unsupported,
+            format!(
+                "annotation {PREFIX}enable-prefix-for-ipv6-source-nat: off: port {port} is UDP, and AWS has no UDP listeners on dual-stack load balancers without it. Remove the annotation, or use {PREFIX}ip-address-type: ipv4"
             ),
         ));
     }
@@ -61,7 +73,7 @@ pub(crate) fn missing(parts: &[Part<'_>], found: &LookedUp) -> Option<Refusal> {
                 || !part.service.families.contains(&Family::V4))
     };
     let part = parts.iter().find(needs)?;
-    let subnet = without_ipv6(found)?;
+    let why = obstacle(parts, found)?;
     let asks = if part.settings.dualstack == Some(true) {
         format!("annotation {PREFIX}ip-address-type: dualstack")
     } else if part.policy == FamilyPolicy::RequireDualStack {
@@ -71,15 +83,13 @@ pub(crate) fn missing(parts: &[Part<'_>], found: &LookedUp) -> Option<Refusal> {
     };
     Some(Refusal::new(
         Reason::Invalid,
-        format!(
-            "{asks} needs IPv6 addresses in all subnets, and {subnet} has none. Give it an IPv6 CIDR, or name others with {PREFIX}subnets"
-        ),
+        format!("{asks} needs IPv6 addresses: {why}"),
     ))
 }
 
 /// Whether these Services get IPv6 addresses.
 pub(super) fn dualstack(parts: &[Part<'_>], found: &LookedUp) -> bool {
-    parts.iter().any(wanted) && without_ipv6(found).is_none()
+    parts.iter().any(wanted) && obstacle(parts, found).is_none()
 }
 
 /// The families of the load balancer.
@@ -87,10 +97,9 @@ pub(super) fn addresses(parts: &[Part<'_>], found: &LookedUp) -> Addresses {
     if !dualstack(parts, found) {
         return Addresses::Ipv4;
     }
-    let source_nat = parts.iter().any(|part| {
-        let mut all = part.service.listeners.iter();
-        part.settings.source_nat == Some(true) || all.any(|one| one.protocol == Protocol::Udp)
-    });
+    let source_nat = parts
+        .iter()
+        .any(|part| part.settings.source_nat == Some(true) || udp_port(part).is_some());
     Addresses::Dualstack { source_nat }
 }
 
@@ -99,7 +108,7 @@ impl Split {
     pub(super) fn of(
         part: &Part<'_>,
         found: &LookedUp,
-        dualstack: bool,
+        (dualstack, obstacle): (bool, Option<&str>),
         remarks: &mut Vec<String>,
     ) -> Self {
         let Part {
@@ -107,18 +116,23 @@ impl Split {
         } = *part;
         let has = |family| service.families.contains(&family);
         if !dualstack {
-            remarks.extend(without(part, found));
+            remarks.extend(without(part, obstacle));
             return Self {
                 default: Family::V4,
                 ipv6: false,
+                udp: Family::V4,
             };
         }
         if !has(Family::V4) {
             return Self {
                 default: Family::V6,
                 ipv6: false,
+                udp: Family::V6,
             };
         }
+        remarks.extend(udp_port(part).map(|port| {
+            format!("port {port} is UDP: targets do not see the addresses of its clients with IPv4, but IPv6 addresses of the load balancer, because AWS sends UDP of dual-stack load balancers to IPv6 addresses only")
+        }));
         let pods = settings.target_type == Some(TargetType::Ip);
         let why = if !has(Family::V6) {
             Some("spec.ipFamilies of the Service has no IPv6")
@@ -128,28 +142,48 @@ impl Split {
             Some("no node has an IPv6 address")
         };
         remarks.extend(why.map(|why| {
-            format!("targets do not see the addresses of clients with IPv6, but IPv4 addresses of the load balancer: {why}")
+            format!("targets of TCP do not see the addresses of clients with IPv6, but IPv4 addresses of the load balancer: {why}")
         }));
         Self {
             default: Family::V4,
             ipv6: why.is_none(),
+            udp: Family::V6,
         }
     }
 }
 
 /// What to say of a Service that gets no IPv6 addresses.
-fn without(part: &Part<'_>, found: &LookedUp) -> Option<String> {
+fn without(part: &Part<'_>, obstacle: Option<&str>) -> Option<String> {
     let asks = part.service.families.contains(&Family::V6);
     let named = part.settings.dualstack == Some(false);
     let why = if named {
         format!("{PREFIX}ip-address-type says so")
     } else {
-        format!("subnet {} has none", without_ipv6(found)?)
+        obstacle?.to_owned()
     };
     asks.then(|| format!("spec.ipFamilies: the load balancer has no IPv6 addresses: {why}"))
 }
 
-fn without_ipv6(found: &LookedUp) -> Option<&str> {
-    let mut all = found.subnets.iter();
-    all.find(|it| !it.ipv6).map(|it| it.id.as_str())
+/// Why the load balancer of these Services cannot have IPv6 addresses.
+pub(super) fn obstacle(parts: &[Part<'_>], found: &LookedUp) -> Option<String> {
+    let mut subnets = found.subnets.iter();
+    if let Some(dry) = subnets.find(|it| !it.ipv6) {
+        return Some(format!(
+            "subnet {} has none. Give it an IPv6 CIDR, or name others with {PREFIX}subnets",
+            dry.id
+        ));
+    }
+    let nodes = |part: &&Part<'_>| part.settings.target_type != Some(TargetType::Ip);
+    let mut of_nodes = parts.iter().filter(nodes).filter_map(udp_port);
+    let port = of_nodes.next().filter(|_| !found.ipv6_nodes)?;
+    Some(format!(
+        "port {port} is UDP, which AWS sends to IPv6 addresses only then, and no node has one"
+    ))
+}
+
+/// A port with UDP.
+fn udp_port(part: &Part<'_>) -> Option<u16> {
+    let mut all = part.service.listeners.iter();
+    let udp = all.find(|one| one.protocol == Protocol::Udp)?;
+    Some(udp.port)
 }

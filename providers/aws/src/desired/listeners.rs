@@ -104,15 +104,17 @@ impl Served {
                 secure: ends.is_some(),
                 tags: &tags,
             };
-            let group = front.target_group(split.default, remarks)?;
+            let tcp = front.transport() == Transport::Tcp;
+            let family = if tcp { split.default } else { split.udp };
+            let group = front.target_group(family, remarks)?;
             // What is to be said of it was said of the first one.
-            let ipv6 = split
-                .ipv6
+            let ipv6 = (split.ipv6 && tcp)
                 .then(|| front.target_group(Family::V6, &mut Vec::new()))
                 .transpose()?;
             let groups = Groups {
                 default: group.name.clone(),
                 ipv6: ipv6.as_ref().map(|it| it.name.clone()),
+                family,
                 transport: group.transport,
                 tls: group.tls,
             };
@@ -148,6 +150,17 @@ impl Served {
 // === impl Front ===
 
 impl Front<'_> {
+    /// That of all its listeners.
+    fn transport(&self) -> Transport {
+        let mut transports = self.same.iter().map(|listener| listener.protocol);
+        let (first, second) = (transports.next(), transports.next());
+        match (first, second) {
+            (_, Some(_)) => Transport::TcpUdp,
+            (Some(Protocol::Udp), None) => Transport::Udp,
+            _ => Transport::Tcp,
+        }
+    }
+
     /// The target group of all listeners of one port, for clients of one family.
     fn target_group(
         &self,
@@ -158,13 +171,7 @@ impl Front<'_> {
             service, settings, ..
         } = *self.part;
         let (same, secure) = (self.same, self.secure);
-        let mut transports = same.iter().map(|listener| listener.protocol);
-        let (first, second) = (transports.next(), transports.next());
-        let transport = match (first, second) {
-            (_, Some(_)) => Transport::TcpUdp,
-            (Some(Protocol::Udp), None) => Transport::Udp,
-            _ => Transport::Tcp,
-        };
+        let transport = self.transport();
         let backends = settings.target_type.unwrap_or_default();
         // For AWS, an instance has IPv4 only.
         let target_type = match (backends, family) {

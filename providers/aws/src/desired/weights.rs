@@ -4,7 +4,7 @@
 //! here. One that does not yet, or not any more, gets nothing, and the others get its part; so a Service that leaves
 //! never stops another one.
 
-use ballast_provider::Refusal;
+use ballast_provider::{Family, Refusal};
 
 use super::listeners::Served;
 use super::{Part, Transport};
@@ -19,6 +19,8 @@ pub(super) struct Groups {
     pub(super) default: String,
     /// That for clients with IPv6 addresses.
     pub(super) ipv6: Option<String>,
+    /// That of the targets of the default action.
+    pub(super) family: Family,
     pub(super) transport: Transport,
     /// Whether the load balancer speaks TLS to them.
     pub(super) tls: bool,
@@ -110,6 +112,13 @@ fn groups(
         (Transport::Udp, _) => groups.transport != Transport::Tcp,
         (Transport::TcpUdp, _) => groups.transport == Transport::TcpUdp,
     };
+    // "Consolidate dual-stack architectures with listener rules for NLB", a post of AWS, says so.
+    let own = all[at].groups.get(&weighted.port);
+    if own.is_some_and(|own| own.family != groups.family) {
+        return Err(format!(
+            "the targets of the Service {name} have addresses of another family"
+        ));
+    }
     if fits {
         return Ok(groups.clone());
     }

@@ -103,7 +103,7 @@ impl Plan {
 
     /// After the listeners: gives up the IPv6 addresses that nothing needs any more.
     pub(super) fn narrow(&mut self, desired: &Desired, present: Option<&ObservedLoadBalancer>) {
-        if let Some(there) = present.filter(|there| desired.addresses < there.addresses)
+        if let Some(there) = present.filter(|it| desired.addresses < it.addresses)
             && self.objection.is_none()
         {
             let subnets = desired.subnets.clone();
@@ -200,9 +200,10 @@ fn set_subnets(
             subnet.clone_from(now);
         }
     }
+    let same = addresses == Addresses::Ipv4 && there.addresses == Addresses::Ipv4;
     Call::SetSubnets {
         load_balancer: Ref::Known(there.arn.clone()),
-        addresses,
+        addresses: (!same).then_some(addresses),
         subnets,
     }
 }

@@ -8,7 +8,7 @@ use ballast_provider::mark::SERVICE_UID;
 use super::differences::changes;
 use super::{Plan, load_balancer, reference};
 use crate::call::{Call, Ref};
-use crate::desired::{Desired, ListenerSpec};
+use crate::desired::{Addresses, Desired, ListenerSpec, Transport};
 use crate::forward::Forward;
 use crate::observed::{Arn, Observed, ObservedListener, ObservedLoadBalancer};
 use crate::settings::attributes;
@@ -16,13 +16,40 @@ use crate::settings::attributes;
 // === impl Plan ===
 
 impl Plan {
+    /// AWS sends UDP to one family of addresses, which depends on those of the load balancer. If it gets or loses IPv6,
+    /// listeners that have or get UDP are deleted before, and made again. Returns what then is there.
+    pub(super) fn remade_listeners(
+        &mut self,
+        desired: &Desired,
+        there: &ObservedLoadBalancer,
+    ) -> ObservedLoadBalancer {
+        let mut kept = there.clone();
+        let ipv6 = |addresses| addresses != Addresses::Ipv4;
+        if ipv6(there.addresses) == ipv6(desired.addresses) {
+            return kept;
+        }
+        kept.listeners.retain(|port, now| {
+            let wanted = desired.listeners.get(port).map(|it| it.transport);
+            let all = wanted.into_iter().chain([now.transport]);
+            let stays = all.into_iter().all(|it| it == Transport::Tcp);
+            if !stays {
+                let listener = now.arn.clone();
+                self.calls.push(Call::DeleteListener { listener });
+            }
+            stays
+        });
+        kept
+    }
+
+    /// Those that `which` names.
     pub(super) fn listeners(
         &mut self,
         desired: &Desired,
         present: Option<&ObservedLoadBalancer>,
         observed: &Observed,
+        which: impl Fn(&ListenerSpec) -> bool,
     ) {
-        for (&port, listener) in &desired.listeners {
+        for (&port, listener) in desired.listeners.iter().filter(|(_, one)| which(one)) {
             let refers = |name: &String| reference(observed.target_groups.get(name), name);
             let forward = listener.forward.map(refers);
             let ipv6 = listener.ipv6.as_ref().map(|it| it.map(refers));
@@ -46,6 +73,14 @@ impl Plan {
             self.listener_attributes(&this, listener, &BTreeMap::new());
             self.add_rule(&this, listener, ipv6);
         }
+    }
+
+    /// What the Services do not ask for any more.
+    pub(super) fn obsolete_listeners(
+        &mut self,
+        desired: &Desired,
+        present: Option<&ObservedLoadBalancer>,
+    ) {
         for (port, listener) in present.iter().flat_map(|present| &present.listeners) {
             if !desired.listeners.contains_key(port) {
                 self.calls.push(Call::DeleteListener {

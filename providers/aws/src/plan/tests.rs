@@ -27,7 +27,7 @@ fn with(count: usize) -> Situation {
 fn nodes(count: usize) -> Nodes {
     let nodes = instances(count).into_iter().map(|id| Target {
         name: id.clone(),
-        addresses: Vec::new(),
+        addresses: vec![format!("fd00::{}", &id[2..]).parse().expect("an address")],
         provider_id: Some(format!("aws:///a/{id}")),
         labels: Arc::default(),
     });

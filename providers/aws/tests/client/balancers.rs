@@ -6,7 +6,7 @@ use std::time::Duration;
 use ballast_aws::call::{Call, Ref};
 use ballast_aws::client::Cause;
 use ballast_aws::client::values::{Filter, Health, LoadBalancer};
-use ballast_aws::desired::{Addresses, Check, Subnet, Tls, Transport};
+use ballast_aws::desired::{Check, Subnet, Tls, Transport};
 use ballast_aws::forward::Forward;
 use ballast_aws::observed::{LoadBalancerState, Reservation};
 use ballast_aws::settings::Scheme;
@@ -69,7 +69,7 @@ async fn a_load_balancer_is_made_and_changed() {
     let three = ["a", "b", "c"].map(|zone| subnet(&format!("subnet-private-{zone}")));
     bed.call(&Call::SetSubnets {
         load_balancer: made("balancer"),
-        addresses: Addresses::Ipv4,
+        addresses: None,
         subnets: three.to_vec(),
     })
     .await

@@ -1,6 +1,7 @@
 //! A fake cloud, and a provider on it that can be killed and started again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(crate) struct Bed {
     pub(crate) first_node: u16,
     /// The last one.
     pub(crate) nodes: u16,
+    /// Whether the nodes report their IPv6 addresses.
+    pub(crate) ipv6: bool,
     /// The labels of nodes that have any.
     pub(crate) labels: BTreeMap<u16, Arc<Labels>>,
 }
@@ -52,7 +55,14 @@ impl Bed {
         Self::with(Config::default()).await
     }
 
-    pub(crate) async fn with(config: Config) -> Self {
+    /// All subnets and nodes have both families.
+    pub(crate) async fn with(mut config: Config) -> Self {
+        if let Some(network) = &mut config.network {
+            network.dualstack = true;
+        }
+        // What AWS says of itself in some places and not in others.
+        config.settings.one_family_per_action = true;
+        config.settings.dualstack_udp_needs_ipv6 = true;
         let fake = Fake::start(config).await.unwrap();
         let class = class(&fake);
         for id in ["one", "two", "three"] {
@@ -64,6 +74,7 @@ impl Bed {
             class,
             first_node: 1,
             nodes: 3,
+            ipv6: true,
             labels: BTreeMap::from([(1, Arc::new([("pool", "edge")].into()))]),
         }
     }
@@ -114,9 +125,19 @@ impl Bed {
     }
 
     pub(crate) fn targets(&self) -> TargetSet {
+        let ipv6 = |number| {
+            let of = |cloud: &mut ballast_aws_fake::state::Cloud, _| {
+                let node = cloud.instances.get(&instance(number));
+                node.and_then(|node| node.ipv6)
+            };
+            self.fake.edit(of).map(IpAddr::V6).filter(|_| self.ipv6)
+        };
         let node = |number| Target {
             name: format!("node-{number}"),
-            addresses: vec!["10.0.100.4".parse().unwrap()],
+            addresses: [IpAddr::from([10, 0, 100, 4])]
+                .into_iter()
+                .chain(ipv6(number))
+                .collect(),
             provider_id: Some(format!("aws:///zone/{}", instance(number))),
             labels: self.labels.get(&number).cloned().unwrap_or_default(),
         };
@@ -135,7 +156,10 @@ impl Bed {
     pub(crate) fn add_node(&mut self) {
         self.nodes += 1;
         let number = self.nodes;
-        let network = ballast_aws_fake::state::seed::Network::default();
+        let network = ballast_aws_fake::state::seed::Network {
+            dualstack: true,
+            ..ballast_aws_fake::state::seed::Network::default()
+        };
         self.fake.edit(|cloud, _| cloud.add_node(number, &network));
     }
 
@@ -252,9 +276,11 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
             .map(|id| security_group(id))
             .collect();
         lines.push(format!(
-            "{} {} {subnets:?} {groups:?} {:?} {:?} {:?} {:?}",
+            "{} {} {} {} {subnets:?} {groups:?} {:?} {:?} {:?} {:?}",
             one.name,
             one.scheme,
+            one.ip_address_type,
+            one.source_nat,
             one.private_link_rules,
             one.capacity.as_ref().map(|it| it.units),
             one.attributes,
@@ -265,12 +291,31 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
         let stay = one.targets.iter().filter(|(_, it)| it.drains.is_none());
         let targets: Vec<_> = stay.map(|(target, _)| target).collect();
         lines.push(format!(
-            "{} {} {} {:?} {:?} {:?} {targets:?}",
-            one.name, one.protocol, one.port, one.check, one.attributes, one.tags
+            "{} {} {} {} {:?} {:?} {:?} {targets:?}",
+            one.name,
+            one.protocol,
+            one.port,
+            one.ip_address_type,
+            one.check,
+            one.attributes,
+            one.tags
+        ));
+    }
+    let sends = |forward: &[(String, Option<u32>)]| -> Vec<(String, Option<u32>)> {
+        let all = forward.iter().map(|(arn, weight)| (name_of(arn), *weight));
+        all.collect()
+    };
+    for one in all.rules.values() {
+        let port = all.listeners.get(&one.listener).map(|it| it.port);
+        lines.push(format!(
+            "rule {port:?} {} {:?} {:?}",
+            one.family,
+            sends(&one.forward),
+            one.tags
         ));
     }
     for one in all.listeners.values() {
-        let groups: Vec<String> = one.forward.iter().map(|(arn, _)| name_of(arn)).collect();
+        let groups = sends(&one.forward);
         lines.push(format!(
             "listener {} {} {groups:?} {:?} {:?} {:?} {:?} {:?} {:?}",
             one.port,

@@ -7,7 +7,8 @@ use ballast_aws::provider::AwsProvider;
 use ballast_aws_fake::state::seed::NODE_GROUP;
 use ballast_aws_fake::{Config, Fault};
 use ballast_provider::{
-    Affinity, Key, Listener, LoadBalancer, Protocol, Provider, ProviderError, Released, Removal,
+    Affinity, Family, Key, Listener, LoadBalancer, Protocol, Provider, ProviderError, Released,
+    Removal,
 };
 
 use crate::bed::{Bed, certificate, delete, essence, service, settle, with, with_pods};
@@ -147,6 +148,10 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
     };
     let to_targets = with(tls(&["one"]), "backend-protocol", "ssl");
     let edge = || with(web(), "target-node-labels", "pool=edge");
+    let dual = |mut service: LoadBalancer| {
+        service.families = vec![Family::V4, Family::V6];
+        service
+    };
     let tagged = with(web(), "additional-resource-tags", "team=shop");
     let checked = with(web(), "healthcheck-interval", "30");
     let moved = service("web", &[(80, 30_081)]);
@@ -220,6 +225,16 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
             "more subnets",
             Some(subnets(&["private-a", "private-b"])),
             subnets(&["private-a", "private-b", "private-c"]),
+        ),
+        ("a new Service with both families", None, dual(two())),
+        ("both families", Some(web()), dual(web())),
+        ("both families, and UDP", Some(web()), dual(both())),
+        ("IPv4 alone again", Some(dual(both())), web()),
+        ("UDP with both families", Some(dual(web())), dual(both())),
+        (
+            "both families, of pods",
+            Some(pods(one)),
+            dual(pods(&["10.0.100.1", "2001:db8:0:64::1"])),
         ),
         (
             "another subnet of a zone",

@@ -20,7 +20,7 @@ mod crashes;
 mod histories;
 
 /// A Service with one port that shares.
-fn member(name: &str, port: u16) -> LoadBalancer {
+pub(crate) fn member(name: &str, port: u16) -> LoadBalancer {
     LoadBalancer {
         share_key: Some("front".into()),
         ..service(name, &[(port, 30_000 + port)])
@@ -28,7 +28,7 @@ fn member(name: &str, port: u16) -> LoadBalancer {
 }
 
 /// What each of them observes after its turns.
-async fn turn(
+pub(crate) async fn turn(
     provider: &AwsProvider,
     members: &[LoadBalancer],
 ) -> Result<Vec<Observed>, ProviderError> {
@@ -39,7 +39,7 @@ async fn turn(
 }
 
 /// Releases until nothing is left of it.
-async fn leave(
+pub(crate) async fn leave(
     bed: &Bed,
     provider: &AwsProvider,
     service: &LoadBalancer,

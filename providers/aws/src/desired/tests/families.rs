@@ -207,7 +207,12 @@ fn without_nodes_of_the_family_its_clients_are_translated() {
 
 #[test]
 fn what_contradicts_itself_is_refused() {
-    let table: [(Families, Asked, &str); 2] = [
+    let table: [(Families, Asked, &str); 3] = [
+        (
+            &BOTH[..1],
+            &[("ip-address-type", "dualstack")],
+            "spec.ipFamilies of the Service needs IPv6",
+        ),
         (
             &BOTH[1..],
             &[("ip-address-type", "ipv4")],

@@ -232,7 +232,7 @@ impl Cloud {
             } => {
                 let there = self.load_balancer(load_balancer);
                 for one in there.listeners.values() {
-                    self.check_families(*addresses, one);
+                    self.check_families(addresses.unwrap_or(there.addresses), one);
                 }
                 let replaces = |one: &Subnet| {
                     let mut now = there.subnets.iter();
@@ -343,8 +343,11 @@ impl Cloud {
         let v6 = |arn: &String| self.target_group(&Ref::Known(arn.clone())).family == Family::V6;
         let six = !one.rules.is_empty() || one.groups().any(v6);
         assert!(!six || addresses != Addresses::Ipv4, "{one:?}");
-        let nat = addresses != Addresses::Dualstack { source_nat: false };
-        assert!(nat || one.transport == Transport::Tcp, "{one:?}");
+        if one.transport != Transport::Tcp && addresses != Addresses::Ipv4 {
+            assert!(one.groups().all(v6), "{one:?}");
+            let nat = Addresses::Dualstack { source_nat: true };
+            assert_eq!(addresses, nat, "{one:?}");
+        }
     }
 
     /// Makes all calls of a plan, and returns their actions; those of the clean-up come last. A load balancer that it makes

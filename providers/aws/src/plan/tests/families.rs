@@ -109,25 +109,21 @@ fn a_family_is_added_and_removed_in_place() {
             &[
                 "CreateTargetGroup",
                 "CreateTargetGroup",
-                "CreateTargetGroup",
-                "RegisterTargets",
                 "RegisterTargets",
                 "RegisterTargets",
                 "AuthorizeSecurityGroupIngress",
                 "SetSubnets",
+                "CreateRule",
                 "CreateListener",
-                "CreateRule",
-                "CreateRule",
                 "AddTags",
             ],
             &[
                 "RemoveTags",
-                "DeleteRule",
                 "DeleteListener",
+                "DeleteRule",
                 "SetSubnets",
                 "RevokeSecurityGroupIngress",
                 "AddTags",
-                "DeleteTargetGroup",
                 "DeleteTargetGroup",
                 "DeleteTargetGroup",
             ],
@@ -151,12 +147,41 @@ fn a_family_is_added_and_removed_in_place() {
 /// AWS compares the protocols of a listener and of all its target groups.
 #[test]
 fn a_listener_changes_its_protocol_without_its_rule() {
-    let (mut cloud, _) = made(&dual(&[WEB]), &[]);
+    let (mut cloud, tcp) = made(&dual(&[WEB]), &[]);
     let udp = desired(&dual(&[(Protocol::Udp, 80, 30_080)]), &[]);
+    let of_listener = |calls: Vec<&'static str>| -> Vec<&'static str> {
+        let all = calls.into_iter();
+        all.filter(|it| it.ends_with("Listener") || it.ends_with("Rule") || *it == "SetSubnets")
+            .collect()
+    };
     let calls = cloud.apply(&udp, &situation());
-    let at = |action| calls.iter().position(|it| *it == action);
-    assert!(at("DeleteRule") < at("ModifyListener") && at("ModifyListener") < at("CreateRule"));
+    let expected = ["SetSubnets", "DeleteRule", "ModifyListener"];
+    assert_eq!(of_listener(calls), expected);
     assert!(is_finished(&udp, &cloud.now));
+    let calls = cloud.apply(&tcp, &situation());
+    let expected = ["ModifyListener", "CreateRule", "SetSubnets"];
+    assert_eq!(of_listener(calls), expected);
+    assert!(is_finished(&tcp, &cloud.now));
+}
+
+/// AWS sends UDP to IPv4 addresses with IPv4 load balancers, and to IPv6 addresses with the others. Nothing is between.
+#[test]
+fn a_listener_with_udp_is_made_again_with_the_family() {
+    let all = [WEB, DNS];
+    let (mut cloud, four) = made(&service(&all), &[]);
+    let both = desired(&dual(&all), &[]);
+    for (wanted, others) in [
+        (&both, ["SetSubnets", "CreateRule"]),
+        (&four, ["DeleteRule", "SetSubnets"]),
+    ] {
+        let calls = cloud.apply(wanted, &situation());
+        let at = |action| calls.iter().position(|it| *it == action);
+        for other in others {
+            assert!(at("DeleteListener") < at(other), "{calls:?}");
+            assert!(at(other) < at("CreateListener"), "{calls:?}");
+        }
+        assert!(is_finished(wanted, &cloud.now));
+    }
 }
 
 /// Waves follow nodes in target groups of addresses, too.

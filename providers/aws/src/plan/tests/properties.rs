@@ -1,5 +1,6 @@
 //! Properties of plans: crashes, and changes that are taken back.
 
+use ballast_provider::Family;
 use proptest::prelude::*;
 
 use super::*;
@@ -42,8 +43,9 @@ fn options() -> impl Strategy<Value = Options> {
             ("backend-protocol", "ssl"),
             ("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=60"),
             ("minimum-load-balancer-capacity", "CapacityUnits=8250"),
+            ("ip-address-type", "dualstack"),
         ],
-        0..13,
+        0..14,
     );
     (settings, any::<bool>(), any::<bool>())
 }
@@ -70,7 +72,12 @@ fn set_up(ports: &Ports, (settings, given, one_subnet): &Options) -> Desired {
     settings.retain(|(name, _)| !name.starts_with("listener-attributes") || plain);
     // AWS reserves no capacity for TLS.
     settings.retain(|(name, _)| *name != "minimum-load-balancer-capacity" || !certified);
-    let mut desired = desired(&service(&all), &settings);
+    let dual = settings.iter().any(|(name, _)| *name == "ip-address-type");
+    let mut service = service(&all);
+    if dual {
+        service.families = vec![Family::V4, Family::V6];
+    }
+    let mut desired = desired(&service, &settings);
     if *given {
         desired.groups = Groups::Given(vec!["sg-user".into()]);
     }

@@ -39,7 +39,9 @@ impl Client {
                 .name(name)
                 .r#type(LoadBalancerTypeEnum::Network)
                 .ip_address_type(kind(addresses))
-                .set_enable_prefix_for_ipv6_source_nat(source_nat(addresses))
+                .set_enable_prefix_for_ipv6_source_nat(
+                    (addresses != Addresses::Ipv4).then(|| source_nat(addresses))
+                )
                 .scheme(scheme.clone())
                 .set_subnets(plain.clone())
                 .set_subnet_mappings(mapped.clone())
@@ -101,7 +103,7 @@ impl Client {
     pub(super) async fn set_subnets(
         &self,
         load_balancer: &str,
-        (addresses, subnets): (Addresses, &[Subnet]),
+        (addresses, subnets): (Option<Addresses>, &[Subnet]),
         manner: Manner,
     ) -> Result<Answer, CallError> {
         let (plain, mapped) = &mappings(subnets);
@@ -112,8 +114,8 @@ impl Client {
             self.elb()
                 .set_subnets()
                 .load_balancer_arn(load_balancer)
-                .ip_address_type(kind(addresses))
-                .set_enable_prefix_for_ipv6_source_nat(source_nat(addresses))
+                .set_ip_address_type(addresses.map(kind))
+                .set_enable_prefix_for_ipv6_source_nat(addresses.map(source_nat))
                 .set_subnets(plain.clone())
                 .set_subnet_mappings(mapped.clone()),
             |_| Answer::default()
@@ -207,12 +209,10 @@ fn kind(addresses: Addresses) -> IpAddressType {
     }
 }
 
-/// AWS takes it with dual-stack load balancers only.
-const fn source_nat(addresses: Addresses) -> Option<EnablePrefixForIpv6SourceNatEnum> {
+const fn source_nat(addresses: Addresses) -> EnablePrefixForIpv6SourceNatEnum {
     match addresses {
-        Addresses::Ipv4 => None,
-        Addresses::Dualstack { source_nat: true } => Some(EnablePrefixForIpv6SourceNatEnum::On),
-        Addresses::Dualstack { source_nat: false } => Some(EnablePrefixForIpv6SourceNatEnum::Off),
+        Addresses::Dualstack { source_nat: true } => EnablePrefixForIpv6SourceNatEnum::On,
+        _ => EnablePrefixForIpv6SourceNatEnum::Off,
     }
 }
 

@@ -91,7 +91,7 @@ fn calls() -> Vec<Call> {
         },
         Call::SetSubnets {
             load_balancer: it(),
-            addresses: Addresses::Ipv4,
+            addresses: None,
             subnets: Vec::new(),
         },
         Call::SetSecurityGroups {
