@@ -84,6 +84,10 @@ pub struct AwsSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_type: Option<AwsTargetType>,
 
+    /// The families of addresses of load balancers. Without it, those of `spec.ipFamilies` of each Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_address_type: Option<AwsIpAddressType>,
+
     /// The labels that nodes must have to be targets, all of them. Without any, all nodes are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 10))]
@@ -129,6 +133,16 @@ pub enum AwsTargetType {
     Instance,
     /// Pods. They need addresses that the VPC reaches, such as those of the Amazon VPC CNI plugin.
     Ip,
+}
+
+/// The families of addresses of load balancers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AwsIpAddressType {
+    /// IPv4 only.
+    Ipv4,
+    /// IPv4 and IPv6. All subnets need an IPv6 CIDR.
+    Dualstack,
 }
 
 /// Which Services may share a load balancer.

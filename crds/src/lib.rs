@@ -18,7 +18,9 @@ pub use announcer::{
     AnnouncerSpec, AnnouncerStatus, Conflict, Holding, InterfaceAddress, ProblemAddress,
     ProblemInterface, Seal, Successor,
 };
-pub use aws::{AwsHealthCheck, AwsPublish, AwsScheme, AwsSettings, AwsSharing, AwsTargetType};
+pub use aws::{
+    AwsHealthCheck, AwsIpAddressType, AwsPublish, AwsScheme, AwsSettings, AwsSharing, AwsTargetType,
+};
 pub use class::{
     DeletionPolicy, Draining, FailureDetection, L2Settings, LoadBalancerClass,
     LoadBalancerClassSpec, LoadBalancerClassStatus, MockSettings, NotOneProvider, ProviderKind,

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use ballast_aws::settings::{Allowed, ClassSettings, Field, Publish};
 use ballast_aws::target::TargetType;
 use ballast_aws::{Scheme, Settings};
-use ballast_crds::{AwsHealthCheck, AwsPublish, AwsScheme, AwsSettings, AwsSharing, AwsTargetType};
+use ballast_crds::{
+    AwsHealthCheck, AwsIpAddressType, AwsPublish, AwsScheme, AwsSettings, AwsSharing, AwsTargetType,
+};
 use ballast_provider::Refusal;
 
 /// The settings of a class, or which field is wrong.
@@ -67,6 +69,11 @@ pub(super) fn class_settings(aws: &AwsSettings) -> Result<ClassSettings, Refusal
         "spec.aws.targetType",
         target_type.map(|it| it.as_str().to_owned()),
     );
+    let families = aws.ip_address_type.map(|it| match it {
+        AwsIpAddressType::Ipv4 => "ipv4".to_owned(),
+        AwsIpAddressType::Dualstack => "dualstack".to_owned(),
+    });
+    set("ip-address-type", "spec.aws.ipAddressType", families);
     set(
         "target-node-labels",
         "spec.aws.targetNodeLabels",
@@ -188,6 +195,7 @@ mod tests {
             "proxyProtocol": true,
             "tags": {"team": "a,b"},
             "targetType": "ip",
+            "ipAddressType": "dualstack",
             "targetNodeLabels": {"pool": "edge"},
             "maxSecurityGroupRules": 120,
             "allowedAnnotations": ["subnets", "scheme"],

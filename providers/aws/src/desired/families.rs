@@ -42,14 +42,14 @@ pub(super) fn check(part: &Part<'_>) -> Result<(), Refusal> {
             "annotation {PREFIX}ip-address-type: ipv4 gives the load balancer no IPv6 addresses, and spec.ipFamilies of the Service has only IPv6. Use dualstack"
         )));
     }
-    let Some(port) = udp_port(part).filter(|_| wanted(part)) else {
+    let Some(number) = udp_port(part).filter(|_| wanted(part)) else {
         return Ok(());
     };
     if !service.families.contains(&Family::V6) {
         return Err(Refusal::new(
             Reason::Unsupported,
             format!(
-                "annotation {PREFIX}ip-address-type: dualstack: port {port} is UDP, and AWS sends UDP of dual-stack load balancers to IPv6 addresses only. spec.ipFamilies of the Service needs IPv6, or use ipv4"
+                "annotation {PREFIX}ip-address-type: dualstack: port {number} is UDP, and AWS sends UDP of dual-stack load balancers to IPv6 addresses only. spec.ipFamilies of the Service needs IPv6, or use ipv4"
             ),
         ));
     }
@@ -57,7 +57,7 @@ pub(super) fn check(part: &Part<'_>) -> Result<(), Refusal> {
         return Err(Refusal::new(
             Reason::Unsupported,
             format!(
-                "annotation {PREFIX}enable-prefix-for-ipv6-source-nat: off: port {port} is UDP, and AWS has no UDP listeners on dual-stack load balancers without it. Remove the annotation, or use {PREFIX}ip-address-type: ipv4"
+                "annotation {PREFIX}enable-prefix-for-ipv6-source-nat: off: port {number} is UDP, and AWS has no UDP listeners on dual-stack load balancers without it. Remove the annotation, or use {PREFIX}ip-address-type: ipv4"
             ),
         ));
     }

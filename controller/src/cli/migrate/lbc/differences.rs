@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use ballast_aws::Scheme;
 use ballast_aws::annotations::PREFIX;
-use ballast_aws::desired::{Check, Groups, TargetGroup};
+use ballast_aws::desired::{Addresses, Check, Groups, TargetGroup};
 use ballast_aws::preview::Objects;
 use ballast_aws::settings::{CheckPort, CheckProtocol, Settings, attributes, tls};
 use ballast_aws::target::TargetType;
@@ -89,6 +89,9 @@ pub(super) fn differences(old: &Old<'_>, new: &Objects, remarks: &[String]) -> V
     }
     if let Some(why) = sticky(old, new) {
         differs("spec.sessionAffinity".to_owned(), why);
+    }
+    if let Some(why) = families(new) {
+        differs("spec.ipFamilies".to_owned(), why);
     }
     for (setting, why) in in_tree(old, new) {
         differs(setting, why);
@@ -319,7 +322,9 @@ fn sticky(old: &Old<'_>, new: &Objects) -> Option<String> {
     let asks = old.spec.session_affinity.as_deref() == Some("ClientIP");
     let group = |port: &u16| -> Option<&TargetGroup> {
         let listener = new.desired.listeners.get(port)?;
-        new.desired.target_groups.get(&listener.target_group)
+        new.desired
+            .target_groups
+            .get(listener.forward.groups().next()?)
     };
     let added = |port: &u16| {
         let now = group(port).is_some_and(|group| on(&group.attributes));
@@ -329,6 +334,16 @@ fn sticky(old: &Old<'_>, new: &Objects) -> Option<String> {
     (lbc && asks && new.desired.listeners.keys().any(added)).then(|| {
         "clients stay with a target (stickiness.enabled); the AWS Load Balancer Controller ignores it"
             .to_owned()
+    })
+}
+
+/// The other controllers look at their annotation only.
+fn families(new: &Objects) -> Option<String> {
+    let gets = new.desired.addresses != Addresses::Ipv4 && new.merged.dualstack.is_none();
+    gets.then(|| {
+        format!(
+            "the load balancer has IPv6 addresses, too, because the Service has the family. To keep IPv4 alone, set the annotation {PREFIX}ip-address-type: ipv4"
+        )
     })
 }
 
