@@ -21,7 +21,23 @@ const BALANCER: &str = "ModifyLoadBalancerAttributes";
 const TARGETS: &str = "ModifyTargetGroupAttributes";
 const CHECK: &str = "ModifyTargetGroup";
 
-const ROWS: [Row; 21] = [
+const ROWS: [Row; 23] = [
+    Row {
+        annotations: &[("ip-address-type", "dualstack")],
+        has: |all| {
+            let mut balancers = all.load_balancers.values();
+            balancers.all(|one| one.ip_address_type == "dualstack" && !one.source_nat)
+        },
+        calls: &["AuthorizeSecurityGroupIngress", "SetSubnets"],
+    },
+    Row {
+        annotations: &[
+            ("ip-address-type", "dualstack"),
+            ("enable-prefix-for-ipv6-source-nat", "on"),
+        ],
+        has: |all| all.load_balancers.values().all(|one| one.source_nat),
+        calls: &["AuthorizeSecurityGroupIngress", "SetSubnets"],
+    },
     Row {
         annotations: &[
             ("access-log-enabled", "true"),
