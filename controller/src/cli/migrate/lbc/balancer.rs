@@ -56,7 +56,8 @@ impl Balancer {
     pub fn of(asked: &LoadBalancer, objects: &Objects) -> Self {
         let desired = &objects.desired;
         let listeners = desired.listeners.iter().map(|(port, listener)| {
-            let group = desired.target_groups.get(&listener.target_group);
+            let group = listener.forward.only();
+            let group = group.and_then(|name| desired.target_groups.get(name));
             let to_targets = group.map_or("", |group| group.transport.protocol(group.tls));
             ListenerLine::of(*port, listener, to_targets)
         });

@@ -319,7 +319,7 @@ fn sticky(old: &Old<'_>, new: &Objects) -> Option<String> {
     let asks = old.spec.session_affinity.as_deref() == Some("ClientIP");
     let group = |port: &u16| -> Option<&TargetGroup> {
         let listener = new.desired.listeners.get(port)?;
-        new.desired.target_groups.get(&listener.target_group)
+        new.desired.target_groups.get(listener.forward.only()?)
     };
     let added = |port: &u16| {
         let now = group(port).is_some_and(|group| on(&group.attributes));
