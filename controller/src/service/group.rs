@@ -13,7 +13,7 @@
 //! One member must not harm the others. So each member is validated alone first. If the
 //! balancer is then refused as a whole, there are [`Group::fallbacks`] with less of the others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use ballast_provider::{Balancer, Key, LoadBalancer, Member, Protocol, Reason, Refusal, ServiceId};
 
@@ -106,6 +106,7 @@ pub fn group(
         let balancer = Balancer {
             key: key.clone(),
             members: vec![member.clone()],
+            kept: BTreeSet::new(),
         };
         (rules.validate)(&balancer).map(|()| member)
     };
@@ -187,6 +188,7 @@ fn choices<A: Ord>(
         Balancer {
             key: key.clone(),
             members: members.into_iter().map(|(_, it)| it.clone()).collect(),
+            kept: BTreeSet::new(),
         }
     };
     let (mut choices, mut refused) = (Vec::new(), None);
