@@ -397,6 +397,14 @@ impl Provider for PureProvider {
         if listeners.clone().count() > LISTENERS {
             return Err(Refusal::new(Reason::QuotaExceeded, "too many listeners"));
         }
+        let mut settings = balancer
+            .members
+            .iter()
+            .flat_map(|it| &it.load_balancer.settings);
+        if settings.any(|(_, value)| value == "666") {
+            let message = "a setting of 666 is beyond this provider";
+            return Err(Refusal::new(Reason::Unsupported, message));
+        }
         match listeners.find(|listener| listener.port == 666) {
             Some(_) => Err(Refusal::new(
                 Reason::Unsupported,

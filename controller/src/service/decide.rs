@@ -26,6 +26,7 @@ mod endpoints;
 mod keep;
 mod share;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -475,6 +476,7 @@ fn could_have_a_place(service: &ServiceView, class: &ClassView, world: &World<'_
     let alone = Balancer {
         key: provider.key(wanted),
         members: vec![bare_member(service, wanted, world)],
+        kept: BTreeSet::new(),
     };
     provider.validate(&alone).is_ok()
 }

@@ -10,10 +10,14 @@
 //! nobody publishes, a member comes before a newcomer, and then the older one. A newcomer that
 //! can have no place, and a member that the provider refuses, do not count.
 //!
+//! A member that publishes ports and of which nothing is accepted is [`Balancer::kept`]: its settings
+//! have changed to something that the provider refuses, and a restarted process does not know the
+//! former ones. What it has stays as it is, until it is accepted again, leaves or is deleted.
+//!
 //! One member must not harm the others. So each member is validated alone first. If the
 //! balancer is then refused as a whole, there are [`Group::fallbacks`] with less of the others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use ballast_provider::{Balancer, Key, LoadBalancer, Member, Protocol, Reason, Refusal, ServiceId};
 
@@ -82,6 +86,8 @@ struct Part {
     whole: Option<Member>,
     /// What it publishes.
     published: Option<Member>,
+    /// Its name, if its status publishes ports: what it has stays where nothing of it is accepted.
+    publisher: Option<ServiceId>,
 }
 
 /// How much of the others a choice has.
@@ -106,6 +112,7 @@ pub fn group(
         let balancer = Balancer {
             key: key.clone(),
             members: vec![member.clone()],
+            kept: BTreeSet::new(),
         };
         (rules.validate)(&balancer).map(|()| member)
     };
@@ -137,7 +144,11 @@ pub fn group(
             },
             _ => None,
         };
-        let part = Part { whole, published };
+        let part = Part {
+            whole,
+            published,
+            publisher: sharer.publishes().then(|| service.id.clone()),
+        };
         for port in part.ports() {
             taken.entry(slot(port)).or_insert(sharer);
         }
@@ -178,15 +189,16 @@ fn choices<A: Ord>(
     rules: &Rules<'_>,
 ) -> Result<Group, Declined> {
     let with = |share: Others| {
-        let others = others.iter();
-        let mut members: Vec<(&A, &Member)> = others
+        let mut members: Vec<(&A, &Member)> = (others.iter())
             .filter_map(|(age, part)| Some((age, part.of(share)?)))
             .collect();
+        let kept = (others.iter()).filter_map(|(_, part)| part.kept(share));
         members.push((&mine.0, &mine.1));
         members.sort_by_key(|(age, _)| *age);
         Balancer {
             key: key.clone(),
             members: members.into_iter().map(|(_, it)| it.clone()).collect(),
+            kept: kept.cloned().collect(),
         }
     };
     let (mut choices, mut refused) = (Vec::new(), None);
@@ -268,6 +280,11 @@ impl Sharer<'_> {
         matches!(self.stage, Stage::Placed | Stage::Unclear | Stage::Stuck)
     }
 
+    /// Whether its status publishes ports through this balancer that it still has.
+    const fn publishes(&self) -> bool {
+        self.published.is_some() && !self.ports.is_empty()
+    }
+
     /// The first port that it wants and another Service has.
     fn clash<'a, 'b>(
         &self,
@@ -294,6 +311,11 @@ impl Part {
         }
     }
 
+    /// The Service, if it keeps what it has because nothing of it is in this choice.
+    fn kept(&self, share: Others) -> Option<&ServiceId> {
+        self.publisher.as_ref().filter(|_| self.of(share).is_none())
+    }
+
     fn ports(&self) -> Vec<Port> {
         let members = self.of(Others::Whole).into_iter();
         members.flat_map(|it| ports(&it.load_balancer)).collect()
@@ -312,64 +334,4 @@ impl From<Refusal> for Declined {
 }
 
 #[cfg(test)]
-mod tests {
-    use ballast_provider::{Listener, Placement};
-
-    use super::*;
-
-    fn sharer(service: &ServiceView, stage: Stage) -> Sharer<'_> {
-        Sharer {
-            service,
-            stage,
-            wanted: service.load_balancer.clone().and_then(Result::ok),
-            published: None,
-            ports: Vec::new(),
-        }
-    }
-
-    /// Where the cloud has one listener on a port, another Service cannot have the other protocol.
-    #[test]
-    fn the_other_protocol_of_a_port_is_free_unless_the_cloud_has_one_listener() {
-        let dns = |name: &str, created, protocol| {
-            let mut service = ServiceView::test(name).created(created).shares("front", 53);
-            let wanted = service.load_balancer.as_mut().unwrap().as_mut().unwrap();
-            wanted.listeners = vec![Listener {
-                protocol,
-                ..wanted.listeners[0].clone()
-            }];
-            service
-        };
-        let (older, newer) = (
-            dns("older", 1, Protocol::Tcp),
-            dns("newer", 2, Protocol::Udp),
-        );
-        let key = Key::Shared("front".into());
-        let of = |one_listener_per_port| {
-            let rules = Rules {
-                member: &|_, shape| Member {
-                    load_balancer: shape.clone(),
-                    published: Vec::new(),
-                    placement: Placement::default(),
-                    endpoints: None,
-                },
-                validate: &|_| Ok(()),
-                one_listener_per_port,
-            };
-            let sharers = vec![sharer(&older, Stage::Placed), sharer(&newer, Stage::Next)];
-            group(&key, &newer, sharers, &rules)
-        };
-        assert_eq!(of(false).unwrap().balancer.members.len(), 2);
-        let declined = of(true).unwrap_err();
-        assert_eq!(declined.refusal.reason, Reason::PortInUse);
-        assert!(
-            declined.refusal.message.contains("port 53/UDP"),
-            "{}",
-            declined.refusal
-        );
-        assert!(
-            declined.refusal.message.contains("older"),
-            "{}",
-            declined.refusal
-        );
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::api::{Kind, Port, Svc};
+use crate::support::cloud::UNKNOWN;
 use crate::support::lab::{Lab, crash_everywhere, simulate};
 
 const SHARE_KEY: &str = "ballast.dev/share-key";
@@ -204,6 +205,39 @@ fn a_member_that_the_cloud_refuses_harms_only_itself() {
         lab.settle().await;
         lab.assert_steady().await;
     });
+}
+
+/// Nobody knows any more what was accepted of it. What it has stays while the other one changes.
+#[test]
+fn while_a_refused_member_outlives_a_restart() {
+    const SETTING: &str = "service.beta.kubernetes.io/aws-load-balancer-attributes";
+    for deleted in [false, true] {
+        crash_everywhere(async |lab| {
+            both_share(lab).await;
+            let (address, uid) = (lab.addresses(B), lab.uid(B));
+            let part = |lab: &Lab| lab.cloud.of(&uid).pop().map(|lb| lb.shape);
+            let before = part(lab);
+            annotate(lab, B, SETTING, Some(UNKNOWN));
+            lab.refusal(B, "Unsupported").await;
+            lab.restart().await;
+            lab.api.set_ports(A, &[Port(81, "TCP")]);
+            lab.until("a goes on", |lab| published_ports(lab, A) == [81])
+                .await;
+            lab.api.create_service(&member(C, 53, Some("one")));
+            lab.served(C).await;
+            assert_eq!(part(lab), before, "{}", lab.dump());
+            for key in [A, B, C] {
+                assert_eq!(lab.addresses(key), address, "{key}");
+            }
+            if deleted {
+                lab.api.delete(Kind::Service, B);
+                lab.gone(Kind::Service, B).await;
+            } else {
+                annotate(lab, B, SETTING, None);
+            }
+            lab.settle().await;
+        });
+    }
 }
 
 /// Nothing else happens to the waiting Service.

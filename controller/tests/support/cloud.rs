@@ -16,7 +16,7 @@ use ballast_provider::{Cause, Change, Key, LoadBalancer, ProviderError, TargetSe
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-pub use self::provider::CloudFactory;
+pub use self::provider::{CloudFactory, UNKNOWN};
 use super::api::Api;
 use super::journal::Journal;
 

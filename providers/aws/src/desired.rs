@@ -289,6 +289,8 @@ pub struct Desired {
     pub listeners: BTreeMap<u16, ListenerSpec>,
     /// The target groups by name.
     pub target_groups: BTreeMap<String, TargetGroup>,
+    /// The UIDs of Services that keep what they have on it, whatever that is ([`ballast_provider::Balancer::kept`]).
+    pub kept: BTreeSet<Arc<str>>,
 }
 
 /// The objects of a load balancer, and what the owners of its Services should know.
@@ -459,6 +461,7 @@ impl Desired {
             attributes: settings.attributes.clone(),
             listeners,
             target_groups,
+            kept: BTreeSet::new(),
             tags: shared::tags(tags(mark, key, service, settings)?, parts),
         };
         Ok(Outcome { desired, remarks })

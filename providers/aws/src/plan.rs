@@ -50,12 +50,15 @@ mod bind;
 mod capacity;
 mod differences;
 mod groups;
+mod kept;
 mod leave;
 mod listeners;
 
 pub use self::bind::bind;
 use self::bind::unbind;
 use self::differences::changes;
+use self::kept::Kept;
+pub use self::kept::serves_any;
 pub use self::leave::leave;
 
 /// The most targets in one call.
@@ -101,11 +104,18 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
     // One that AWS could not make never serves. Another one takes its name.
     let failed = there.filter(|one| one.state == LoadBalancerState::Failed);
     let present = there.filter(|_| failed.is_none());
+    let kept = Kept::of(desired, present, observed);
+    let hash = desired.hash();
+    let objection = kept.objection(desired);
+    let desired = &*kept.widen(desired, observed);
     let mut before = Plan::default();
     for group in desired.target_groups.values() {
         before.target_group(group, observed);
     }
-    let mut after = Plan::default();
+    let mut after = Plan {
+        objection,
+        ..Plan::default()
+    };
     let lists = &situation.prefix_lists;
     let groups = after.security_groups(desired, observed, lists);
     let makes_group = matches!(after.calls.first(), Some(Call::CreateSecurityGroup { .. }));
@@ -114,8 +124,8 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
     } else {
         Vec::new()
     };
-    let kept = present.map(|there| after.remade_listeners(desired, there));
-    let present = kept.as_ref();
+    let rest = present.map(|there| after.remade_listeners(desired, there));
+    let present = rest.as_ref();
     after.load_balancer(desired, present, &groups);
     let reservation = capacity::step(desired, situation, present);
     if let capacity::Step::Cancel(call) = &reservation {
@@ -123,7 +133,7 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
     }
     let udp = |one: &ListenerSpec| one.transport != Transport::Tcp;
     after.listeners(desired, present, observed, |one| !udp(one));
-    after.obsolete_listeners(desired, present);
+    after.obsolete_listeners(desired, present, &kept.ports);
     after.narrow(desired, present);
     after.listeners(desired, present, observed, udp);
     after.late_attributes(desired, observed);
@@ -148,13 +158,13 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
             plan.targets(&reference(there, name), &targets, registered);
         }
     }
+    plan.kept_targets(desired, &kept, situation, observed);
     if let Some(failed) = failed {
         plan.unprotect(desired, failed);
         let load_balancer = failed.arn.clone();
         plan.calls.push(Call::DeleteLoadBalancer { load_balancer });
     }
     plan.calls.append(&mut after.calls);
-    let hash = desired.hash();
     let complete = plan.objection.is_none() && !plan.reservation_waits;
     let unmarked =
         differs || present.and_then(ObservedLoadBalancer::applied) != Some(hash.as_str());
@@ -165,17 +175,15 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
         });
     }
     let others = observed.load_balancers.iter();
-    let others: Vec<_> = others
+    let (mut stay, others): (Vec<_>, Vec<_>) = others
         .filter(|(name, _)| **name != desired.name)
         .map(|(_, one)| one)
-        .collect();
+        .partition(|one| kept.has(one));
     plan.predecessors(desired, situation, &others, observed);
-    let stay = if situation.successor_serves {
-        &[][..]
-    } else {
-        &others
-    };
-    plan.obsolete(desired, stay, observed);
+    if !situation.successor_serves {
+        stay.extend(&others);
+    }
+    plan.obsolete(desired, &stay, &kept.groups, observed);
     plan
 }
 
@@ -191,9 +199,9 @@ pub fn is_finished(desired: &Desired, observed: &Observed) -> bool {
     serves.and_then(ObservedLoadBalancer::applied) == Some(desired.hash().as_str())
         && observed.load_balancers.len() == 1
         && observed.groups.keys().eq(group)
-        && observed
-            .target_groups
-            .keys()
+        && (observed.target_groups.iter())
+            .filter(|(_, one)| !kept::is_of(&desired.kept, &one.tags))
+            .map(|(name, _)| name)
             .eq(desired.target_groups.keys())
 }
 
@@ -344,11 +352,19 @@ impl Plan {
         }
     }
 
-    /// Target groups and security groups that neither the load balancer nor those that `stay` need.
-    fn obsolete(&mut self, desired: &Desired, stay: &[&ObservedLoadBalancer], observed: &Observed) {
+    /// Target groups and security groups that neither the load balancer nor those that `stay` need. What is `kept` is
+    /// needed, too.
+    fn obsolete(
+        &mut self,
+        desired: &Desired,
+        stay: &[&ObservedLoadBalancer],
+        kept: &BTreeSet<&Arn>,
+        observed: &Observed,
+    ) {
         let used = groups_of(stay);
         let unused = observed.target_groups.iter().filter(|(name, one)| {
-            !desired.target_groups.contains_key(*name) && !used.contains(&one.arn)
+            let needed = used.contains(&one.arn) || kept.contains(&one.arn);
+            !desired.target_groups.contains_key(*name) && !needed
         });
         self.cleanup.extend(unused.flat_map(|(_, one)| unbind(one)));
         let own = match &desired.groups {

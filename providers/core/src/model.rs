@@ -168,7 +168,7 @@ pub enum FamilyPolicy {
     RequireDualStack,
 }
 
-/// Everything under one [`Key`]. The list is complete: a member that is not listed is
+/// Everything under one [`Key`]. The lists are complete: a Service that is in neither is
 /// removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balancer {
@@ -176,6 +176,9 @@ pub struct Balancer {
     pub key: Key,
     /// At least one, in order of creation, so that an older Service wins a conflict.
     pub members: Vec<Member>,
+    /// Services that have a part of the balancer which must stay as it is: they are refused now,
+    /// and nobody knows what was accepted of them. Never one of `members`.
+    pub kept: BTreeSet<ServiceId>,
 }
 
 /// A node, which forwards node ports.

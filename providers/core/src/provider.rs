@@ -57,8 +57,9 @@ pub trait Provider: Send + Sync {
     /// load balancers cost no call later.
     async fn restore(&self, published: Vec<Published>) -> Result<(), ProviderError>;
 
-    /// Brings one balancer to the desired state. Its list of members is complete: a member
-    /// that is no longer listed is removed. Makes no mutating call if nothing differs.
+    /// Brings one balancer to the desired state. Its lists are complete: a member that is no
+    /// longer listed is removed. What the Services of [`Balancer::kept`] have stays as it is, but
+    /// for nodes, and nothing is reported of them. Makes no mutating call if nothing differs.
     async fn ensure(
         &self,
         balancer: &Balancer,
@@ -71,8 +72,8 @@ pub trait Provider: Send + Sync {
     async fn retarget(&self, targets: &TargetSet, keys: &[Key]) -> Result<(), ProviderError>;
 
     /// Removes what one Service has under one key, whether it is complete, incomplete or
-    /// already gone. The balancer is deleted with its last member; other members are
-    /// unchanged.
+    /// already gone. The balancer is deleted with its last member; other members, and those
+    /// that are kept, are unchanged.
     async fn release(
         &self,
         id: &ServiceId,

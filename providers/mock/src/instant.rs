@@ -142,12 +142,12 @@ impl Provider for InstantProvider {
         let present = {
             let mut slots = self.slots();
             slots.calls.ensure += 1;
-            slots.unchanged(&self.mark, &balancer.key, &members, &request)
+            slots.unchanged(&self.mark, balancer, &members, &request)
         };
         let place = if let Some(place) = present {
             place
         } else {
-            let put = |slots: &mut Slots| slots.put(&self.mark, &balancer.key, &members, &request);
+            let put = |slots: &mut Slots| slots.put(&self.mark, balancer, &members, &request);
             self.effect(put)??
         };
         let observed = balancer.members.iter().map(|member| {

@@ -26,6 +26,9 @@ use super::faulty::Faulty;
 use super::{Call, Cloud, Inner, Lb};
 use crate::support::journal::{Dead, Effect, Link, Target};
 
+/// The value of a setting that this cloud refuses.
+pub const UNKNOWN: &str = "unknown";
+
 /// Builds providers over one instance's link.
 pub struct CloudFactory {
     pub cloud: Arc<Cloud>,
@@ -320,6 +323,10 @@ impl Provider for CloudProvider {
 
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
         let wanted = &balancer.members[0].load_balancer;
+        if let Some((name, _)) = wanted.settings.iter().find(|(_, it)| *it == UNKNOWN) {
+            let why = format!("annotation {name}: this cloud does not know it");
+            return Err(Refusal::new(Reason::Unsupported, why));
+        }
         match wanted.listeners.len() {
             0..=50 => wanted.require_node_ports(),
             many => Err(Refusal::new(
@@ -353,8 +360,8 @@ impl Provider for CloudProvider {
             all.push((id, self.ensure_member(&balancer.key, member).await?));
         }
         let listed = |lb: &Lb| {
-            let mut members = balancer.members.iter();
-            members.any(|member| lb.is_of(&member.load_balancer.id.uid))
+            let members = balancer.members.iter().map(|it| &it.load_balancer.id);
+            members.chain(&balancer.kept).any(|id| lb.is_of(&id.uid))
         };
         for (name, lb) in self.members(&balancer.key) {
             if !listed(&lb) {

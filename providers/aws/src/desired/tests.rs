@@ -26,7 +26,7 @@ fn subnet(zone: &str) -> FoundSubnet {
     }
 }
 
-fn found() -> LookedUp {
+pub(crate) fn found() -> LookedUp {
     LookedUp {
         subnets: ["a", "b"].map(subnet).into(),
         backend_group: Some("sg-backend".into()),

@@ -75,14 +75,15 @@ impl Plan {
         }
     }
 
-    /// What the Services do not ask for any more.
+    /// What the Services do not ask for any more. Those of the ports `kept` stay.
     pub(super) fn obsolete_listeners(
         &mut self,
         desired: &Desired,
         present: Option<&ObservedLoadBalancer>,
+        kept: &BTreeSet<u16>,
     ) {
         for (port, listener) in present.iter().flat_map(|present| &present.listeners) {
-            if !desired.listeners.contains_key(port) {
+            if !desired.listeners.contains_key(port) && !kept.contains(port) {
                 self.calls.push(Call::DeleteListener {
                     listener: listener.arn.clone(),
                 });

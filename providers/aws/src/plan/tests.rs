@@ -9,6 +9,7 @@ mod bind;
 mod capacity;
 mod cloud;
 mod families;
+mod kept;
 mod pods;
 mod properties;
 mod tls;

@@ -126,6 +126,9 @@ impl Inner {
             (Arc::clone(&service.id.uid), needs)
         });
         record.want(name, needs.collect());
+        record.kept = (balancer.kept.iter())
+            .map(|id| Arc::clone(&id.uid))
+            .collect();
         let mut endpoints = asked.iter().filter_map(|one| one.member.endpoints.as_ref());
         let waits = |one: &Endpoint| one.readiness == Readiness::Gated;
         let gated = endpoints.any(|all| all.iter().any(waits));
@@ -170,7 +173,7 @@ impl Inner {
             {
                 continue;
             }
-            let (said, show) = match self.step(client, asked, record).await? {
+            let (said, show) = match self.step(client, balancer, asked, record).await? {
                 Step::Again => continue,
                 // The same words as at the end, so that they cost no write of their own.
                 Step::Halfway(said) => (said, status::halfway as Show),
@@ -230,6 +233,7 @@ impl Inner {
     async fn step(
         &self,
         client: &Client,
+        balancer: &Balancer,
         asked: &[Asked<'_>],
         record: &mut Record,
     ) -> Result<Step, ProviderError> {
@@ -239,8 +243,9 @@ impl Inner {
             remarks,
             prefix_lists,
         } = self.wanted(client, &parts, record).await?;
-        // Whoever is not accepted has no part in it.
-        record.members = asked.iter().map(|one| one.id().clone()).collect();
+        // Whoever is not accepted has no part in it, or keeps one.
+        let members = asked.iter().map(Asked::id).chain(&balancer.kept);
+        record.members = members.cloned().collect();
         let mut said = Said {
             of_each: remarks,
             ..Said::default()
@@ -362,6 +367,7 @@ impl Inner {
             mut desired,
             remarks,
         } = outcome;
+        desired.kept.clone_from(&record.kept);
         // Its clients stay until it says again who they are.
         for part in parts {
             if faults.contains_key(&part.service.id.uid) {

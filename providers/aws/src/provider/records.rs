@@ -38,6 +38,7 @@ use crate::nodes::{Nodes, Selector};
 use crate::observed::{
     Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
 };
+use crate::plan;
 use crate::rate::Ticket;
 use crate::target::Backends;
 
@@ -95,6 +96,8 @@ pub(super) struct Record {
     pub(super) observed: Observed,
     /// Its Services: those that its last turn was for, or those that tags name.
     pub(super) members: BTreeSet<ServiceId>,
+    /// Those of them that keep what they have, as of its last turn.
+    pub(super) kept: BTreeSet<Arc<str>>,
     /// The targets of all target groups of nodes are known, although the rest may not be.
     pub(super) targets_known: bool,
     /// Target groups whose targets were read although that is not known of all: a wave that is cut short
@@ -198,6 +201,7 @@ impl Record {
             extent: Extent::Listed,
             observed: Observed::default(),
             members: BTreeSet::new(),
+            kept: BTreeSet::new(),
             targets_known: true,
             groups_known: BTreeSet::new(),
             pods_known: BTreeSet::new(),
@@ -236,7 +240,9 @@ impl Record {
         }
         let doubtful = (self.depth == Depth::Doubtful).then_some(now);
         let cleanup = self.cleanup.as_ref().map(|left| left.due);
-        let replaced = cleanup.is_none() && self.former().next().is_some() && self.is_replaced(now);
+        let mut former = self.former();
+        let goes = former.any(|(_, one)| !plan::serves_any(&self.kept, one, &self.observed));
+        let replaced = cleanup.is_none() && goes && self.is_replaced(now);
         let replaced = replaced.then_some(now);
         let mut all = self.observed.load_balancers.values();
         let failed = all.any(|one| one.state == LoadBalancerState::Failed);

@@ -18,6 +18,7 @@ use crate::support::{balancer, settle_all};
 
 mod crashes;
 mod histories;
+mod kept;
 
 /// A Service with one port that shares.
 pub(crate) fn member(name: &str, port: u16) -> LoadBalancer {

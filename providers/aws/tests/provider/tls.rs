@@ -304,6 +304,7 @@ async fn tls_where_aws_has_none_is_refused() {
             placement: Placement::default(),
             endpoints: None,
         }],
+        kept: BTreeSet::new(),
     };
     let refusal = provider.validate(&balancer).unwrap_err();
     assert_eq!(refusal.reason, Reason::Invalid);

@@ -212,6 +212,7 @@ async fn together(
     let balancer = Balancer {
         key: provider.key(&fixtures::sharing(*first)),
         members: wanted.iter().map(member).collect(),
+        kept: BTreeSet::new(),
     };
     let observed = run.settle(provider, &balancer).await?;
     let mut present = BTreeMap::new();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use super::fields::{Field, Support, copy, copy_target};
+use super::fields::{Field, Support, copy, copy_balancer, copy_target};
 use super::{Crash, Harness, Lab, Object, fixtures};
 use crate::error::{ProviderError, Refusal};
 use crate::mark::Mark;
@@ -39,9 +39,7 @@ struct DeafProvider {
 
 impl DeafProvider {
     fn heard(&self, balancer: &Balancer) -> Balancer {
-        let mut balancer = balancer.clone();
-        balancer.members = balancer.members.iter().map(|it| self.member(it)).collect();
-        balancer
+        copy_balancer(balancer, |member| self.member(member))
     }
 
     fn member(&self, member: &Member) -> Member {

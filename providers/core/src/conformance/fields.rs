@@ -1,6 +1,6 @@
 //! Every field of the domain model, and what a provider may do with it.
 //!
-//! [`copy`] and [`copy_target`] take the model apart without `..`: a new field of the model
+//! [`copy`], [`copy_balancer`] and [`copy_target`] take the model apart without `..`: a new field of the model
 //! does not compile until it has a [`Field`], each lab says what its provider does with it,
 //! and `docs/providers.md` has a row for it.
 
@@ -13,8 +13,8 @@ use super::{Lab, fixtures};
 use crate::error::Reason;
 use crate::labels::Labels;
 use crate::model::{
-    Affinity, Endpoint, Family, FamilyPolicy, Listener, LoadBalancer, Member, Placement, Protocol,
-    Readiness, ServiceId, Target, TargetSet, TrafficPolicy,
+    Affinity, Balancer, Endpoint, Family, FamilyPolicy, Listener, LoadBalancer, Member, Placement,
+    Protocol, Readiness, ServiceId, Target, TargetSet, TrafficPolicy,
 };
 
 /// One field of the domain model that a provider gets.
@@ -328,6 +328,17 @@ const LATER: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 const fn local(health_check_node_port: u16) -> TrafficPolicy {
     TrafficPolicy::Local {
         health_check_node_port,
+    }
+}
+
+/// A balancer with other members. All fields of the model are named here; the keys and who is kept
+/// have checks of their own ([`super::moves`], [`super::kept`]).
+pub(super) fn copy_balancer(from: &Balancer, member: impl Fn(&Member) -> Member) -> Balancer {
+    let Balancer { key, members, kept } = from;
+    Balancer {
+        key: key.clone(),
+        members: members.iter().map(member).collect(),
+        kept: kept.clone(),
     }
 }
 

@@ -117,6 +117,7 @@ pub(super) fn alone(key: Key, load_balancer: LoadBalancer, published: &[Address]
     Balancer {
         key,
         members: vec![member],
+        kept: BTreeSet::new(),
     }
 }
 

@@ -12,6 +12,7 @@ mod crashes;
 mod deaf;
 mod fields;
 mod fixtures;
+mod kept;
 mod moves;
 mod rewind;
 mod run;
@@ -156,7 +157,7 @@ pub type Outcome = Result<(), Failure>;
 pub type Check = for<'a> fn(&'a dyn Lab) -> BoxFuture<'a, Outcome>;
 
 /// All checks, by name.
-pub const CHECKS: [(&str, Check); 21] = [
+pub const CHECKS: [(&str, Check); 22] = [
     ("ensure_twice_is_ensure_once", |lab| {
         Box::pin(checks::ensure_twice_is_ensure_once(lab))
     }),
@@ -192,6 +193,9 @@ pub const CHECKS: [(&str, Check); 21] = [
     }),
     ("a_member_stays_until_it_is_released", |lab| {
         Box::pin(moves::a_member_stays_until_it_is_released(lab))
+    }),
+    ("a_refused_member_keeps_its_part", |lab| {
+        Box::pin(kept::a_refused_member_keeps_its_part(lab))
     }),
     ("anything_can_be_released", |lab| {
         Box::pin(crashes::anything_can_be_released(lab))

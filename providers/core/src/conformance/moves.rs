@@ -284,6 +284,7 @@ impl World {
         Balancer {
             key: provider.key(&members[0].load_balancer),
             members,
+            kept: BTreeSet::new(),
         }
     }
 

@@ -192,6 +192,7 @@ fn balancer(provider: &dyn Provider, members: &[Member]) -> Balancer {
     Balancer {
         key: provider.key(&members[0].load_balancer),
         members: members.to_vec(),
+        kept: std::collections::BTreeSet::new(),
     }
 }
 

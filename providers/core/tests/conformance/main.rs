@@ -16,7 +16,7 @@ async fn a_correct_provider_passes() {
 }
 
 /// The check that finds each defect. Every check is in the list.
-const FOUND_BY: [(&str, Defect); 27] = [
+const FOUND_BY: [(&str, Defect); 28] = [
     ("ensure_twice_is_ensure_once", Defect::WritesAlways),
     ("retarget_twice_is_retarget_once", Defect::RetargetsAlways),
     ("a_restart_changes_nothing", Defect::WritesAfterRestart),
@@ -37,6 +37,7 @@ const FOUND_BY: [(&str, Defect); 27] = [
         Defect::OneMemberForAllKeys,
     ),
     ("a_member_stays_until_it_is_released", Defect::LeavesAtOnce),
+    ("a_refused_member_keeps_its_part", Defect::DropsRefused),
     ("every_field_is_honoured_or_named", Defect::AsksForNoPods),
     ("an_unmet_request_blocks_no_edit", Defect::BlocksTheRest),
     ("anything_can_be_released", Defect::LeaksOnRelease),

@@ -68,6 +68,8 @@ pub(crate) enum Defect {
     OneMemberForAllKeys,
     /// A Service that moves leaves its former balancer before it is released from it.
     LeavesAtOnce,
+    /// What a refused member has is removed in the turn of another one.
+    DropsRefused,
     /// A requested address that is in use fails the whole edit.
     BlocksTheRest,
     /// Its targets can be pods, and it asks for them of no load balancer.
@@ -345,7 +347,9 @@ impl Provider for Toy {
         let listed: BTreeSet<&str> = balancer
             .members
             .iter()
-            .map(|member| &*member.load_balancer.id.uid)
+            .map(|member| &member.load_balancer.id)
+            .chain((balancer.kept.iter()).filter(|_| self.defect != Defect::DropsRefused))
+            .map(|id| &*id.uid)
             .collect();
         for (object, uid) in self.members(key) {
             if !listed.contains(uid.as_str()) && self.defect != Defect::KeepsLeavers {

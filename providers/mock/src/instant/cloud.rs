@@ -179,21 +179,25 @@ impl Slots {
         }
     }
 
-    /// The place of a balancer that has exactly these members, and the requested address if
-    /// it can have it.
+    /// The place of a balancer that has exactly these members beside those that are kept, and the
+    /// requested address if it can have it.
     pub(super) fn unchanged(
         &self,
         mark: &Mark,
-        key: &Key,
+        balancer: &Balancer,
         members: &[(&ServiceId, u64)],
         request: &Request,
     ) -> Option<Place> {
-        let slot = self.owner(mark)?.slots.get(key)?;
-        let same =
-            slot.members.len() == members.len()
-                && slot.members.iter().zip(members).all(|(have, (id, hash))| {
-                    have.hash == *hash && !have.retained && have.id == **id
-                });
+        let slot = self.owner(mark)?.slots.get(&balancer.key)?;
+        let there = slot.members.iter();
+        let there: Vec<_> = there
+            .filter(|have| !balancer.kept.contains(&have.id))
+            .collect();
+        let same = there.len() == members.len()
+            && there
+                .iter()
+                .zip(members)
+                .all(|(have, (id, hash))| have.hash == *hash && !have.retained && have.id == **id);
         let index = slot.index;
         match self.requested(Some(index), request) {
             Ok(requested) if same => {
@@ -211,16 +215,17 @@ impl Slots {
         }
     }
 
-    /// Creates or changes a balancer, so that it has exactly these members.
+    /// Creates or changes a balancer, so that it has exactly these members beside those that are
+    /// kept.
     pub(super) fn put(
         &mut self,
         mark: &Mark,
-        key: &Key,
+        balancer: &Balancer,
         members: &[(&ServiceId, u64)],
         request: &Request,
     ) -> Result<Place, ProviderError> {
         let slots = self.owner(mark).map(|owner| &owner.slots);
-        let present = slots.and_then(|slots| slots.get(key));
+        let present = slots.and_then(|slots| slots.get(&balancer.key));
         let present = present.map(|slot| slot.index);
         let place = self.place(present, request)?;
         let members = members.iter().map(|(id, hash)| SlotMember {
@@ -228,11 +233,14 @@ impl Slots {
             hash: *hash,
             retained: false,
         });
-        let slot = Slot {
+        let slots = &mut self.owner_mut(mark).slots;
+        let slot = slots.entry(balancer.key.clone()).or_insert(Slot {
             index: place.index,
-            members: members.collect(),
-        };
-        self.owner_mut(mark).slots.insert(key.clone(), slot);
+            members: Vec::new(),
+        });
+        slot.index = place.index;
+        slot.members.retain(|have| balancer.kept.contains(&have.id));
+        slot.members.extend(members);
         Ok(place)
     }
 

@@ -81,6 +81,7 @@ pub(super) async fn run(args: &LbcArgs, arn: &str) -> Result<()> {
     let balancer = Balancer {
         key: provider.key(&member.load_balancer),
         members: vec![member],
+        kept: std::collections::BTreeSet::new(),
     };
     let nodes = eligible(&nodes);
     let targets = nodes.targets(AwsProvider::TRAITS);

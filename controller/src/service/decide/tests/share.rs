@@ -141,6 +141,27 @@ fn an_invalid_setting_keeps_the_settings_that_were_accepted() {
     );
 }
 
+/// A process that has just started does not know them. The Service has its ports and settings until it is accepted.
+#[test]
+fn what_nobody_knows_of_a_refused_member_stays() {
+    let mut bad = publishing(wanting("bad", 1, &[443]), &[443]);
+    let setting = ("example.com/size".to_owned(), "666".to_owned());
+    shape(&mut bad).settings.extend([setting]);
+    let world = Sharing::new()
+        .placed(bad)
+        .placed(publishing(wanting("own", 2, &[80]), &[80]))
+        .next(wanting("newer", 3, &[443]));
+    let Decision::Ensure { balancer, .. } = world.decide("own", &local()) else {
+        panic!("it is not ensured");
+    };
+    assert_eq!(listed(&balancer), of(&[("own", &[80])]));
+    assert_eq!(balancer.kept, BTreeSet::from([id("bad")]));
+    assert_eq!(world.step("newer"), Step::Refuse(Reason::PortInUse));
+    let Decision::Refuse { keep: None, .. } = world.decide("bad", &local()) else {
+        panic!("nobody knows what to ensure");
+    };
+}
+
 /// Each member is valid, and all together are not.
 #[test]
 fn a_member_that_grows_too_much_harms_only_itself() {

@@ -152,6 +152,7 @@ impl Harness for InstantHarness {
                 placement: ballast_provider::Placement::default(),
                 endpoints: None,
             }],
+            kept: std::collections::BTreeSet::new(),
         };
         provider.ensure(&balancer).await.unwrap();
     }

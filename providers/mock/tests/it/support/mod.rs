@@ -84,6 +84,7 @@ pub fn balancer(load_balancer: LoadBalancer) -> Balancer {
             placement: ballast_provider::Placement::default(),
             endpoints: None,
         }],
+        kept: std::collections::BTreeSet::new(),
     }
 }
 
