@@ -20,7 +20,8 @@
 
 use std::collections::BTreeMap;
 
-use ballast_provider::{Reason, Refusal, ServiceId};
+use ballast_provider::mark::CLUSTER;
+use ballast_provider::{Family, Reason, Refusal, ServiceId};
 
 use crate::annotations::invalid;
 use crate::client::values::TargetGroup;
@@ -38,8 +39,39 @@ pub const BOUND_TO: &str = "ballast.dev/bound-to";
 /// The target groups of a Service, by its ports.
 pub type Bound = BTreeMap<u16, Arn>;
 
-/// The most of them: AWS's limit for listeners, as for any Service.
+/// The most of them.
 const MOST: usize = 50;
+
+/// What AWS says of target groups that a Service names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Those that exist.
+    pub groups: Vec<TargetGroup>,
+    /// Their tags by ARN.
+    pub tags: BTreeMap<Arn, BTreeMap<String, String>>,
+}
+
+/// Who asks for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// The Service.
+    pub id: &'a ServiceId,
+    /// What its targets are.
+    pub target_type: TargetType,
+    /// The transport of each of its ports that it names.
+    pub ports: &'a BTreeMap<u16, Transport>,
+    /// The VPC of the nodes.
+    pub vpc: &'a str,
+}
+
+/// The Service may use them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permitted {
+    /// The families of their targets.
+    pub families: BTreeMap<Arn, Family>,
+    /// One that no load balancer uses.
+    pub unused: Option<Arn>,
+}
 
 /// The value of the annotation.
 pub(crate) fn parse(key: &str, value: &str) -> Result<Bound, Refusal> {
@@ -78,12 +110,32 @@ fn is_target_group(arn: &str) -> bool {
     matches!(path[..], ["targetgroup", name, id] if !name.is_empty() && !id.is_empty())
 }
 
+/// Refuses target groups that do not exist, that their owners do not permit, or that cannot have the targets.
+pub(crate) fn judge(asked: &Bound, by: Asking<'_>, seen: &Seen) -> Result<Permitted, Refusal> {
+    let mut permitted = Permitted::default();
+    for (port, arn) in asked {
+        let Some(transport) = by.ports.get(port) else {
+            continue;
+        };
+        let group = seen.groups.iter().find(|it| it.arn == *arn);
+        let group = group.ok_or_else(|| missing(arn))?;
+        let none = BTreeMap::new();
+        permit(seen.tags.get(arn).unwrap_or(&none), by.id, arn)?;
+        fits(group, (*port, *transport), by.target_type, by.vpc)?;
+        permitted.families.insert(arn.clone(), group.family);
+        if group.load_balancers.is_empty() {
+            permitted.unused.get_or_insert_with(|| arn.clone());
+        }
+    }
+    Ok(permitted)
+}
+
 /// Refuses to register the targets of this Service in a target group with these tags, unless its owner permits it.
-pub(crate) fn permit(
-    tags: &BTreeMap<String, String>,
-    id: &ServiceId,
-    arn: &str,
-) -> Result<(), Refusal> {
+fn permit(tags: &BTreeMap<String, String>, id: &ServiceId, arn: &str) -> Result<(), Refusal> {
+    // Ballast's own have their targets from the Services that they were made for.
+    if tags.contains_key(CLUSTER) {
+        return Err(refused(arn, "Ballast has made it for a Service"));
+    }
     let service = id.to_string();
     let permitted = tags.get(TARGETS_FROM).map(String::as_str);
     let mut services = permitted.unwrap_or_default().split_whitespace();
@@ -100,7 +152,7 @@ pub(crate) fn permit(
 }
 
 /// Refuses a target group that cannot have the targets of this port.
-pub(crate) fn fits(
+fn fits(
     group: &TargetGroup,
     (port, transport): (u16, Transport),
     target_type: TargetType,
@@ -144,7 +196,7 @@ pub(crate) fn fits(
 }
 
 /// The target group does not exist.
-pub(crate) fn missing(arn: &str) -> Refusal {
+fn missing(arn: &str) -> Refusal {
     refused(arn, "AWS does not find it in this region and account")
 }
 
@@ -158,8 +210,6 @@ fn refused(arn: &str, why: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    use ballast_provider::Family;
 
     use super::*;
 
@@ -216,6 +266,53 @@ mod tests {
                 assert!(!refusal.message.contains("blog"), "{refusal}");
             }
         }
+    }
+
+    #[test]
+    fn all_that_it_names_must_be_permitted() {
+        let id = ServiceId {
+            namespace: "shop".into(),
+            name: "web".into(),
+            uid: "uid-1".into(),
+        };
+        let group = |arn: &str, used: bool| TargetGroup {
+            arn: arn.into(),
+            name: "web".into(),
+            transport: Some(Transport::Tcp),
+            tls: false,
+            port: Some(80),
+            target_type: Some(TargetType::Ip),
+            family: Family::V6,
+            vpc: Some("vpc-1".into()),
+            check: None,
+            load_balancers: used.then(|| "lb".to_owned()).into_iter().collect(),
+        };
+        let permits = |key: &str| BTreeMap::from([(key.to_owned(), "shop/web".to_owned())]);
+        let ports = BTreeMap::from([(80, Transport::Tcp), (81, Transport::Tcp)]);
+        let by = Asking {
+            id: &id,
+            target_type: TargetType::Ip,
+            ports: &ports,
+            vpc: "vpc-1",
+        };
+        let asked = Bound::from([(80, "one".into()), (81, "two".into())]);
+        let mut seen = Seen {
+            groups: vec![group("one", true), group("two", false)],
+            tags: ["one", "two"]
+                .map(|arn| (arn.to_owned(), permits(TARGETS_FROM)))
+                .into(),
+        };
+        let permitted = judge(&asked, by, &seen).unwrap();
+        assert_eq!(permitted.unused.as_deref(), Some("two"));
+        assert_eq!(permitted.families["one"], Family::V6);
+        let says = |seen: &Seen| judge(&asked, by, seen).unwrap_err().message;
+        let mut own = seen.clone();
+        own.tags.get_mut("two").unwrap().extend(permits(CLUSTER));
+        assert!(says(&own).contains("Ballast has made it"), "{}", says(&own));
+        seen.tags.remove("two");
+        assert!(says(&seen).contains("has not permitted it"));
+        seen.groups.pop();
+        assert!(says(&seen).contains("does not find it"));
     }
 
     #[test]

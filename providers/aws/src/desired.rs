@@ -37,7 +37,7 @@ pub(crate) use bound::{notes, ports as bound_ports};
 use clients::given;
 pub(crate) use clients::{MOST_RULES, rules, weight};
 use families::Split;
-pub(crate) use families::{missing as missing_ipv6, wanted as wants_ipv6};
+pub(crate) use families::{depends_on_nodes, missing as missing_ipv6, wanted as wants_ipv6};
 use listeners::Served;
 pub(crate) use names::{name, name_of};
 use names::{scope, tags};
@@ -493,12 +493,15 @@ pub(crate) fn check(parts: &[Part<'_>]) -> Result<(), Refusal> {
         let Part {
             service, settings, ..
         } = *part;
-        families::check(part)?;
-        weights::check(part)?;
-        bound::refuse(part)?;
         if settings.target_type.unwrap_or_default() == TargetType::Instance {
             service.require_node_ports()?;
         }
+        if !settings.bound.is_empty() {
+            // There is no load balancer that the rest could be about.
+            return bound::refuse(part);
+        }
+        families::check(part)?;
+        weights::check(part)?;
         settings.check()?;
         let secure = tls::ports(service, &settings.tls)?;
         capacity::check(settings, &secure)?;

@@ -194,14 +194,6 @@ impl ObservedTargetGroup {
         let theirs = self.bound.as_ref().map(|bound| &bound.targets);
         self.targets == *targets && theirs.is_none_or(|theirs| theirs.is_superset(targets))
     }
-
-    /// Nobody needs to read that it has these targets.
-    pub(crate) fn believe(&mut self, targets: BTreeSet<TargetId>) {
-        if let Some(bound) = &mut self.bound {
-            bound.targets.clone_from(&targets);
-        }
-        self.targets = targets;
-    }
 }
 
 // === impl Bound ===

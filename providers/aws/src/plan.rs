@@ -54,8 +54,8 @@ mod kept;
 mod leave;
 mod listeners;
 
-pub use self::bind::bind;
 use self::bind::unbind;
+pub use self::bind::{bind, is_needed_as_note};
 use self::differences::changes;
 use self::kept::Kept;
 pub use self::kept::serves_any;

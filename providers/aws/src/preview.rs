@@ -5,6 +5,7 @@
 
 use ballast_provider::{Key, Mark, Member, Refusal};
 
+use crate::bind::TARGET_GROUPS;
 use crate::desired::{self, Desired, FoundSubnet, LookedUp, Outcome, Part, PrefixLists};
 use crate::requests;
 use crate::settings::{ClassSettings, Settings};
@@ -99,6 +100,11 @@ fn objects(member: &Member, class: &ClassSettings) -> Result<(Objects, Vec<Strin
     let mut remarks = remarks.concat();
     remarks.extend(requests::remarks(member));
     remarks.extend(parsed.remarks);
+    if !merged.bound.is_empty() {
+        remarks.push(format!(
+            "annotation {TARGET_GROUPS}: the Service gets no load balancer; its targets are registered in target groups of others"
+        ));
+    }
     let objects = Objects {
         desired,
         own,

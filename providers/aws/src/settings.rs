@@ -269,7 +269,16 @@ impl Settings {
                 if allowed.is_some_and(|it| !it.0.contains(WEIGHTS)) {
                     return Err(not_allowed(key));
                 }
-                parsed.settings.weights.push(Weighted::parse(key, value)?);
+                let weighted = Weighted::parse(key, value)?;
+                let mut others = parsed.settings.weights.iter();
+                // AWS has one listener on a port.
+                if others.any(|other| other.port == weighted.port) {
+                    return Err(invalid(format!(
+                        "annotation {key}: another annotation {ACTIONS}… is about the same listener, port {}",
+                        weighted.port
+                    )));
+                }
+                parsed.settings.weights.push(weighted);
                 continue;
             }
             if !key.starts_with(PREFIX) {

@@ -38,9 +38,6 @@ pub(crate) fn ports(part: &Part<'_>) -> BTreeMap<u16, Transport> {
 /// Refuses what cannot be right whatever AWS has.
 pub(super) fn refuse(part: &Part<'_>) -> Result<(), Refusal> {
     let named = &part.settings.bound;
-    if named.is_empty() {
-        return Ok(());
-    }
     if let Some(unused) = named.keys().find(|port| transport(part, **port).is_none()) {
         return Err(invalid(format!(
             "annotation {TARGET_GROUPS}: the Service has no port {unused}"

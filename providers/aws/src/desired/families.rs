@@ -2,7 +2,7 @@
 //!
 //! A load balancer has IPv6 addresses, too, if its Services ask for the family or for `dualstack` by name, and its
 //! subnets have them. Targets see the addresses of their clients only in the family of their target group; otherwise
-//! they see one of the load balancer ("Client IP preservation" in the user guide). So a Service with both families has
+//! they see an address of the load balancer ("Client IP preservation" in the user guide). So a Service with both families has
 //! a target group for each, if its targets have both, and a listener rule for the second one.
 //!
 //! UDP is different. "You can't use an IPv4 target group with a UDP listener for a dualstack load balancer" ("Create a
@@ -32,6 +32,12 @@ pub(crate) fn wanted(part: &Part<'_>) -> bool {
     named.unwrap_or_else(|| part.service.families.contains(&Family::V6))
 }
 
+/// Whether what a Service gets depends on whether nodes have IPv6 addresses.
+pub(crate) fn depends_on_nodes(part: &Part<'_>) -> bool {
+    let nodes = part.settings.target_type != Some(TargetType::Ip);
+    nodes && wanted(part) && part.service.families.contains(&Family::V6)
+}
+
 /// Refuses what contradicts itself.
 pub(super) fn check(part: &Part<'_>) -> Result<(), Refusal> {
     let Part {
@@ -39,7 +45,8 @@ pub(super) fn check(part: &Part<'_>) -> Result<(), Refusal> {
     } = *part;
     if !wanted(part) && !service.families.contains(&Family::V4) {
         return Err(invalid(format!(
-            "annotation {PREFIX}ip-address-type: ipv4 gives the load balancer no IPv6 addresses, and spec.ipFamilies of the Service has only IPv6. Use dualstack"
+            "{} gives the load balancer no IPv6 addresses, and spec.ipFamilies of the Service has only IPv6. Use dualstack",
+            setting("ipv4")
         )));
     }
     let Some(number) = udp_port(part).filter(|_| wanted(part)) else {
@@ -49,7 +56,8 @@ pub(super) fn check(part: &Part<'_>) -> Result<(), Refusal> {
         return Err(Refusal::new(
             Reason::Unsupported,
             format!(
-                "annotation {PREFIX}ip-address-type: dualstack: port {number} is UDP, and AWS sends UDP of dual-stack load balancers to IPv6 addresses only. spec.ipFamilies of the Service needs IPv6, or use ipv4"
+                "{}: port {number} is UDP, and AWS sends UDP of dual-stack load balancers to IPv6 addresses only. spec.ipFamilies of the Service needs IPv6, or use ipv4",
+                setting("dualstack")
             ),
         ));
     }
@@ -57,7 +65,7 @@ pub(super) fn check(part: &Part<'_>) -> Result<(), Refusal> {
         return Err(Refusal::new(
             Reason::Unsupported,
             format!(
-                "annotation {PREFIX}enable-prefix-for-ipv6-source-nat: off: port {number} is UDP, and AWS has no UDP listeners on dual-stack load balancers without it. Remove the annotation, or use {PREFIX}ip-address-type: ipv4"
+                "annotation {PREFIX}enable-prefix-for-ipv6-source-nat: off: port {number} is UDP, and AWS has no UDP listeners on dual-stack load balancers without it. Remove the annotation, or the annotation {PREFIX}ip-address-type: ipv4"
             ),
         ));
     }
@@ -75,7 +83,7 @@ pub(crate) fn missing(parts: &[Part<'_>], found: &LookedUp) -> Option<Refusal> {
     let part = parts.iter().find(needs)?;
     let why = obstacle(parts, found)?;
     let asks = if part.settings.dualstack == Some(true) {
-        format!("annotation {PREFIX}ip-address-type: dualstack")
+        setting("dualstack")
     } else if part.policy == FamilyPolicy::RequireDualStack {
         "spec.ipFamilyPolicy: RequireDualStack".to_owned()
     } else {
@@ -157,7 +165,7 @@ fn without(part: &Part<'_>, obstacle: Option<&str>) -> Option<String> {
     let asks = part.service.families.contains(&Family::V6);
     let named = part.settings.dualstack == Some(false);
     let why = if named {
-        format!("{PREFIX}ip-address-type says so")
+        format!("{} says so", setting("ipv4"))
     } else {
         obstacle?.to_owned()
     };
@@ -177,8 +185,15 @@ pub(super) fn obstacle(parts: &[Part<'_>], found: &LookedUp) -> Option<String> {
     let mut of_nodes = parts.iter().filter(nodes).filter_map(udp_port);
     let port = of_nodes.next().filter(|_| !found.ipv6_nodes)?;
     Some(format!(
-        "port {port} is UDP, which AWS sends to IPv6 addresses only then, and no node has one"
+        "port {port} is UDP. A dual-stack load balancer sends UDP to IPv6 addresses only, and no node has one"
     ))
+}
+
+/// Where the families of a load balancer are set.
+fn setting(value: &str) -> String {
+    format!(
+        "ip-address-type: {value} (annotation {PREFIX}ip-address-type, or spec.aws.ipAddressType of the class)"
+    )
 }
 
 /// A port with UDP.

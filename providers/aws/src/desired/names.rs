@@ -48,14 +48,18 @@ pub(super) fn tags(
     let mut tags = settings.tags.clone();
     tags.extend(mark.tags_on(key, &service.id));
     let pods = settings.target_type == Some(TargetType::Ip);
-    let by_address = !pods && service.families.contains(&Family::V6);
-    let more = usize::from(pods || selector(settings).tag().is_some()) + usize::from(by_address);
+    let bound = !settings.bound.is_empty();
+    // What else target groups have: of nodes their port and labels, of pods the port, of a note what it is about.
+    let by_port = pods || bound || service.families.contains(&Family::V6);
+    let labels = selector(settings).tag().is_some();
+    let more = usize::from(by_port) + usize::from(labels) + usize::from(bound);
     if tags.len() + more > MOST_TAGS {
         return Err(Refusal::new(
             Reason::QuotaExceeded,
             format!(
-                "{} tags, Ballast's own among them; AWS permits {MOST_TAGS}",
-                tags.len()
+                "additional-resource-tags: {} tags, Ballast's own among them; AWS permits {}",
+                tags.len() + more + 1,
+                MOST_TAGS + 1
             ),
         ));
     }

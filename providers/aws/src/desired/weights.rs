@@ -1,15 +1,15 @@
 //! Listeners that divide their connections among several Services of one load balancer. Pure.
 //!
 //! The other Services must share the load balancer, in the same namespace: only then their target groups are known
-//! here. One that does not yet, or not any more, gets nothing, and the others get its part; so a Service that leaves
-//! never stops another one.
+//! here. One that does not yet, or not any more, gets nothing, and the others get its part. If none of them has a
+//! weight, all get the same. So a Service that leaves never stops another one.
 
 use ballast_provider::{Family, Refusal};
 
 use super::listeners::Served;
 use super::{Part, Transport};
 use crate::annotations::{ACTIONS, invalid};
-use crate::forward::Forward;
+use crate::forward::{Forward, MOST_WEIGHT};
 use crate::settings::weights::{Share, Weighted};
 
 /// The target groups of one port of a Service.
@@ -53,30 +53,50 @@ pub(super) fn check(part: &Part<'_>) -> Result<(), Refusal> {
 pub(super) fn divide(parts: &[Part<'_>], all: &mut [Served], remarks: &mut [Vec<String>]) {
     for (at, part) in parts.iter().enumerate() {
         for weighted in &part.settings.weights {
-            let mut chosen = Vec::new();
+            let key = key_of(weighted);
+            let mut chosen: Vec<(Groups, u32)> = Vec::new();
             for share in &weighted.shares {
                 match groups(parts, all, at, weighted, share) {
-                    Ok(groups) => chosen.push((groups, share.weight)),
-                    Err(why) => {
-                        let key = key_of(weighted);
-                        remarks[at].push(format!(
-                            "annotation {key}: {why}, so the others get its connections"
-                        ));
+                    Ok(groups) => {
+                        // One port may be there by its number and by its name.
+                        let same = chosen
+                            .iter_mut()
+                            .find(|(it, _)| it.default == groups.default);
+                        match same {
+                            Some((_, weight)) => *weight += share.weight,
+                            None => chosen.push((groups, share.weight)),
+                        }
                     }
+                    Err(why) => remarks[at].push(format!(
+                        "annotation {key}: {why}, so the others get its connections"
+                    )),
                 }
             }
-            if let Some(listener) = all[at].listeners.get_mut(&weighted.port) {
-                let default = chosen
-                    .iter()
-                    .map(|(it, weight)| (it.default.clone(), *weight));
-                listener.forward = Forward::weighted(default);
-                let ipv6 = chosen
-                    .iter()
-                    .map(|(it, weight)| Some((it.ipv6.clone()?, *weight)));
-                let ipv6: Option<Vec<_>> = ipv6.collect();
-                listener.ipv6 = ipv6
-                    .filter(|_| listener.ipv6.is_some())
-                    .map(Forward::weighted);
+            if chosen.iter().all(|(_, weight)| *weight == 0) {
+                for (_, weight) in &mut chosen {
+                    *weight = 1;
+                }
+            }
+            let Some(listener) = all[at].listeners.get_mut(&weighted.port) else {
+                continue;
+            };
+            let default = chosen.iter();
+            let default =
+                default.map(|(it, weight)| (it.default.clone(), (*weight).min(MOST_WEIGHT)));
+            listener.forward = Forward::weighted(default);
+            if listener.ipv6.is_none() {
+                continue;
+            }
+            let ipv6 = chosen.iter().map(|(it, weight)| {
+                let weight = (*weight).min(MOST_WEIGHT);
+                Some((it.ipv6.clone()?, weight))
+            });
+            let ipv6: Option<Vec<_>> = ipv6.collect();
+            listener.ipv6 = ipv6.map(Forward::weighted);
+            if listener.ipv6.is_none() {
+                remarks[at].push(format!(
+                    "annotation {key}: not all of these Services have target groups for clients with IPv6, so targets do not see the addresses of such clients, but IPv4 addresses of the load balancer"
+                ));
             }
         }
     }
@@ -112,7 +132,8 @@ fn groups(
         (Transport::Udp, _) => groups.transport != Transport::Tcp,
         (Transport::TcpUdp, _) => groups.transport == Transport::TcpUdp,
     };
-    // "Consolidate dual-stack architectures with listener rules for NLB", a post of AWS, says so.
+    // All target groups of an action have one family ("Consolidate dual-stack architectures with listener rules for
+    // NLB", a post of AWS).
     let own = all[at].groups.get(&weighted.port);
     if own.is_some_and(|own| own.family != groups.family) {
         return Err(format!(

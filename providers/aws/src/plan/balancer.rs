@@ -103,10 +103,12 @@ impl Plan {
 
     /// After the listeners: gives up the IPv6 addresses that nothing needs any more.
     pub(super) fn narrow(&mut self, desired: &Desired, present: Option<&ObservedLoadBalancer>) {
-        if let Some(there) = present.filter(|it| desired.addresses < it.addresses)
-            && self.objection.is_none()
-        {
-            let subnets = desired.subnets.clone();
+        if let Some(there) = present.filter(|it| desired.addresses < it.addresses) {
+            // It keeps the subnets that it cannot exchange.
+            let subnets = match self.objection {
+                Some(_) => there.subnets.iter().cloned().collect(),
+                None => desired.subnets.clone(),
+            };
             self.calls
                 .push(set_subnets(there, desired.addresses, subnets));
         }

@@ -73,6 +73,17 @@ pub(super) fn unbind(one: &ObservedTargetGroup) -> Vec<Call> {
     calls
 }
 
+/// Whether a call deletes a note of targets that are registered.
+pub fn is_needed_as_note(call: &Call, observed: &Observed) -> bool {
+    let Call::DeleteTargetGroup { target_group } = call else {
+        return false;
+    };
+    let mut groups = observed.target_groups.values();
+    let note = groups.find(|one| one.arn == *target_group);
+    let bound = note.and_then(|one| Some((one, one.bound.as_ref()?)));
+    bound.is_some_and(|(one, bound)| !bound.targets.is_disjoint(&one.targets))
+}
+
 fn register(target_group: &Ref, targets: &[TargetId]) -> Vec<Call> {
     let chunks = targets.chunks(CHUNK);
     let calls = chunks.map(|chunk| Call::RegisterTargets {

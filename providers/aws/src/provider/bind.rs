@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ballast_provider::{Balancer, Family, Observed, ProviderError, Reason, Refusal, ServiceId};
+use ballast_provider::{Balancer, Observed, ProviderError, Reason, Refusal, ServiceId};
 use tokio::time::Instant;
 
 use super::Inner;
@@ -18,9 +18,10 @@ use super::network::mendable;
 use super::records::{Behind, Depth, Record};
 use super::said::{Asked, Said};
 use super::status;
-use crate::bind::{self, TARGET_GROUPS};
-use crate::client::Client;
-use crate::desired;
+use crate::annotations::PREFIX;
+use crate::bind::{self, Asking, Permitted, Seen, TARGET_GROUPS};
+use crate::client::{CallError, Client};
+use crate::desired::{self, TargetGroup};
 use crate::observed::Arn;
 use crate::plan::{self, Situation};
 use crate::pods::Pods;
@@ -30,18 +31,22 @@ use crate::rate::Urgency;
 const FRESH: Duration = Duration::from_mins(10);
 /// Plans in one turn.
 const ROUNDS: usize = 4;
+/// Annotations that are about targets.
+const OF_TARGETS: [&str; 3] = ["nlb-target-type", "target-node-labels", "type"];
+
+/// The same while a Service waits for what somebody does there.
+const SOON: Duration = Duration::from_mins(1);
 
 /// What was seen of the target groups that a Service names.
 #[derive(Clone, Debug)]
 pub(super) struct Others {
-    /// Which were looked at, for which Service with which ports.
-    asked: BTreeMap<u16, Arn>,
-    until: Instant,
-    families: BTreeMap<Arn, Family>,
+    /// Those that were looked at.
+    arns: BTreeSet<Arn>,
+    /// When to look again.
+    pub(super) until: Instant,
+    seen: Seen,
     /// The DNS names of the load balancers that use them.
     hostnames: BTreeSet<String>,
-    /// One that no load balancer uses.
-    unused: Option<Arn>,
 }
 
 // === impl Inner ===
@@ -66,13 +71,22 @@ impl Inner {
             if !record.observed.load_balancers.is_empty() {
                 return Err(has_a_load_balancer().into());
             }
-            let looked = self.look_at_others(client, one, record).await;
-            let others = looked.inspect_err(|_| record.others = None)?;
-            if self
-                .bind_once(client, balancer, one, record, &others)
-                .await?
-                == Ended::Stale
-            {
+            record.binds = false;
+            self.look_at_others(client, one, record).await?;
+            let permitted = match self.permitted(client, one, record).await {
+                Ok(permitted) => permitted,
+                Err(why) => {
+                    // Whoever has taken back the permission gets rid of the targets.
+                    let none = BTreeMap::new();
+                    self.bring_notes(client, balancer, record, &none).await?;
+                    return Err(why);
+                }
+            };
+            record.binds = true;
+            record.members = BTreeSet::from([one.id().clone()]);
+            let own = (&self.mark, &record.key);
+            let notes = desired::notes(own, &one.part(), &permitted.families)?;
+            if self.bring_notes(client, balancer, record, &notes).await? == Ended::Stale {
                 record.others = None;
                 continue;
             }
@@ -80,10 +94,17 @@ impl Inner {
             if record.depth != Depth::Full {
                 continue;
             }
-            let words = self.words(&Said::default(), 0, one, record);
+            record.behind = Behind::No;
+            record.left = false;
+            let said = Said {
+                of_each: vec![without_effect(one)],
+                ..Said::default()
+            };
+            let words = self.words(&said, 0, one, record);
             let service = &one.member.load_balancer;
-            let hostnames = others.hostnames.iter().cloned();
-            let seen = status::bound(service, hostnames, others.unused.as_deref(), words);
+            let names = record.others.as_ref().map(|it| it.hostnames.clone());
+            let names = names.unwrap_or_default().into_iter();
+            let seen = status::bound(service, names, permitted.unused.as_deref(), words);
             return Ok(vec![(one.id().clone(), seen)]);
         }
         Err(ProviderError::transient(
@@ -91,17 +112,14 @@ impl Inner {
         ))
     }
 
-    async fn bind_once(
+    /// Brings the notes, and what they are about, to this.
+    async fn bring_notes(
         &self,
         client: &Client,
         balancer: &Balancer,
-        one: &Asked<'_>,
         record: &mut Record,
-        others: &Others,
+        notes: &BTreeMap<String, TargetGroup>,
     ) -> Result<Ended, ProviderError> {
-        let key = record.key.clone();
-        let notes = desired::notes((&self.mark, &key), &one.part(), &others.families)?;
-        record.members = BTreeSet::from([one.id().clone()]);
         let pods = Pods::of(&balancer.members);
         record.refused.keep(&pods, Instant::now());
         let situation = Situation {
@@ -111,7 +129,7 @@ impl Inner {
             prefix_lists: desired::PrefixLists::new(),
             reservation_waits: false,
         };
-        let plan = plan::bind(&notes, &situation, &record.observed);
+        let plan = plan::bind(notes, &situation, &record.observed);
         if self.run(client, record, &plan.calls).await? == Ended::Stale {
             return Ok(Ended::Stale);
         }
@@ -121,65 +139,81 @@ impl Inner {
         if !plan.calls.is_empty() || cleaned.left.is_some() {
             self.polls.notify_one();
         }
-        record.behind = Behind::No;
-        record.left = false;
         Ok(Ended::Done)
     }
 
-    /// What AWS says of the target groups that the Service names. Refuses those that it must not use.
+    /// Whether the Service may use the target groups that it names, as far as they were seen.
+    async fn permitted(
+        &self,
+        client: &Client,
+        one: &Asked<'_>,
+        record: &mut Record,
+    ) -> Result<Permitted, ProviderError> {
+        let vpc = self.vpc(client).await?;
+        let Some(others) = &mut record.others else {
+            return Ok(Permitted::default());
+        };
+        let asking = Asking {
+            id: one.id(),
+            target_type: one.settings.target_type.unwrap_or_default(),
+            ports: &desired::bound_ports(&one.part()),
+            vpc: &vpc,
+        };
+        let judged = bind::judge(&one.settings.bound, asking, &others.seen);
+        if !matches!(&judged, Ok(permitted) if permitted.unused.is_none()) {
+            others.until = others.until.min(Instant::now() + SOON);
+        }
+        judged.map_err(mendable)
+    }
+
+    /// Reads what AWS says of the target groups that the Service names, unless that was read a moment ago.
     async fn look_at_others(
         &self,
         client: &Client,
         one: &Asked<'_>,
         record: &mut Record,
-    ) -> Result<Others, ProviderError> {
+    ) -> Result<(), ProviderError> {
         let now = Instant::now();
-        let asked = &one.settings.bound;
-        if let Some(known) = &record.others
-            && known.until > now
-            && known.asked == *asked
-        {
-            return Ok(known.clone());
+        let arns: BTreeSet<Arn> = one.settings.bound.values().cloned().collect();
+        let known = record.others.as_ref();
+        if known.is_some_and(|known| known.until > now && known.arns == arns) {
+            return Ok(());
         }
-        let arns: BTreeSet<Arn> = asked.values().cloned().collect();
-        let arns: Vec<Arn> = arns.into_iter().collect();
-        let groups = client.target_groups_with(&arns, manner(Urgency::Service));
-        let groups = groups.await.map_err(|why| error(&why))?;
-        let tags = client.tags(&arns, manner(Urgency::Service)).await;
-        let mut tags = tags.map_err(|why| error(&why))?;
-        let vpc = self.vpc(client).await?;
-        let target_type = one.settings.target_type.unwrap_or_default();
-        let mut families = BTreeMap::new();
-        let mut balancers = BTreeSet::new();
-        let mut unused = None;
-        for (port, transport) in desired::bound_ports(&one.part()) {
-            let Some(arn) = asked.get(&port) else {
-                continue;
-            };
-            let found = groups.iter().find(|it| it.arn == *arn);
-            let group = found.ok_or_else(|| mendable(bind::missing(arn)))?;
-            let own = tags.entry(arn.clone()).or_default();
-            bind::permit(own, one.id(), arn).map_err(mendable)?;
-            bind::fits(group, (port, transport), target_type, &vpc).map_err(mendable)?;
-            families.insert(arn.clone(), group.family);
-            balancers.extend(group.load_balancers.iter().cloned());
-            if group.load_balancers.is_empty() {
-                unused = Some(arn.clone());
-            }
-        }
-        let balancers: Vec<Arn> = balancers.into_iter().collect();
-        let balancers = client.load_balancers(&balancers, manner(Urgency::Service));
-        let balancers = balancers.await.map_err(|why| error(&why))?;
-        let others = Others {
-            asked: asked.clone(),
+        let failed = |why: CallError| error(&why);
+        let listed: Vec<Arn> = arns.iter().cloned().collect();
+        let groups = client.target_groups_with(&listed, manner(Urgency::Service));
+        let groups = groups.await.map_err(failed)?;
+        let tags = client.tags(&listed, manner(Urgency::Service));
+        let tags = tags.await.map_err(failed)?;
+        let used = groups
+            .iter()
+            .flat_map(|it| it.load_balancers.iter().cloned());
+        let used: BTreeSet<Arn> = used.collect();
+        let used: Vec<Arn> = used.into_iter().collect();
+        let balancers = client.load_balancers(&used, manner(Urgency::Service));
+        let balancers = balancers.await.map_err(failed)?;
+        record.others = Some(Others {
+            arns,
             until: now + FRESH,
-            families,
+            seen: Seen { groups, tags },
             hostnames: balancers.into_iter().map(|it| it.hostname).collect(),
-            unused,
-        };
-        record.others = Some(others.clone());
-        Ok(others)
+        });
+        Ok(())
     }
+}
+
+/// Settings of a load balancer, which the Service does not get.
+fn without_effect(one: &Asked<'_>) -> Vec<String> {
+    let keys = one.member.load_balancer.settings.keys();
+    let names = keys.filter_map(|key| key.strip_prefix(PREFIX));
+    let names: Vec<&str> = names.filter(|name| !OF_TARGETS.contains(name)).collect();
+    let said = (!names.is_empty()).then(|| {
+        format!(
+            "{} have no effect: the Service has no load balancer of its own ({TARGET_GROUPS})",
+            names.join(", ")
+        )
+    });
+    said.into_iter().collect()
 }
 
 /// Clients use its name, so it is not deleted for an annotation.

@@ -10,8 +10,8 @@ use super::execute::{is_done, make};
 use super::records::{Depth, Leftover, Record};
 use crate::call::Call;
 use crate::client::{Answer, CallError, Cause, Client, Ids};
-use crate::effect;
 use crate::rate::Urgency;
+use crate::{effect, plan};
 
 /// The pauses between two tries to delete what AWS says is in use: network interfaces of a load
 /// balancer stay for about a minute after it.
@@ -86,10 +86,9 @@ impl Inner {
         let times = record.cleanup.as_ref().map_or(0, |before| before.times);
         let times = times.saturating_add(1);
         let mut most = longest;
-        // A note stays for as long as what it is about.
-        let mut noted = false;
         for call in calls {
-            if noted && matches!(call, Call::DeleteTargetGroup { .. }) {
+            if plan::is_needed_as_note(call, &record.observed) {
+                cleaned.left = Some(pause);
                 continue;
             }
             let why = match make(client, record, call, cleaning.urgency(), &ids).await {
@@ -104,7 +103,6 @@ impl Inner {
                 Err(why) => why,
             };
             cleaned.left = Some(pause);
-            noted |= matches!(call, Call::DeregisterTargets { .. });
             if why.cause.uncertain() {
                 record.doubt();
             }

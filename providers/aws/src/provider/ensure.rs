@@ -349,19 +349,18 @@ impl Inner {
         record: &mut Record,
     ) -> Result<Wanted, ProviderError> {
         let (present, lists) = (record.present(), record.prefix_lists());
-        let (mut found, faults) = self.find(client, parts, present, lists).await?;
+        let ipv6_nodes = match self.targets().nodes() {
+            Some(nodes) => nodes.have_ipv6(),
+            // A cluster whose Services have both families has such nodes.
+            None => record.observed.target_groups.is_empty() || record.has_ipv6_nodes(),
+        };
+        let asked = (lists, ipv6_nodes);
+        let (found, faults) = self.find(client, parts, present, asked).await?;
         if let Some(why) = desired::missing_ipv6(parts, &found) {
             return Err(mendable(why));
         }
-        found.ipv6_nodes = match self.targets().nodes() {
-            Some(nodes) => nodes.have_ipv6(),
-            None => record.has_ipv6_nodes(),
-        };
-        let depends = |part: &Part<'_>| {
-            let nodes = part.settings.target_type != Some(TargetType::Ip);
-            nodes && part.service.families.len() > 1 && desired::wants_ipv6(part)
-        };
-        record.ipv6_nodes = parts.iter().any(depends).then_some(found.ipv6_nodes);
+        let depends = parts.iter().any(desired::depends_on_nodes);
+        record.ipv6_nodes = depends.then_some(ipv6_nodes);
         let outcome = Desired::of(&self.mark, &record.key, parts, &found)?;
         let Outcome {
             mut desired,

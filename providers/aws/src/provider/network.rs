@@ -165,7 +165,7 @@ impl Inner {
         client: &Client,
         parts: &[Part<'_>],
         present: Option<&ObservedLoadBalancer>,
-        lists: BTreeSet<String>,
+        (lists, ipv6_nodes): (BTreeSet<String>, bool),
     ) -> Result<(LookedUp, Faults), ProviderError> {
         let settings = parts
             .first()
@@ -205,7 +205,7 @@ impl Inner {
                 prefix_lists: PrefixLists::new(),
                 unruled: BTreeSet::new(),
                 groupless,
-                ipv6_nodes: false,
+                ipv6_nodes,
             };
             return Ok((found, Faults::new()));
         }
@@ -237,7 +237,7 @@ impl Inner {
             prefix_lists,
             unruled: faults.keys().cloned().collect(),
             groupless,
-            ipv6_nodes: false,
+            ipv6_nodes,
         };
         Ok((found, faults))
     }

@@ -140,6 +140,7 @@ impl Inner {
         let mut calls: Vec<Call> = Vec::new();
         for group in record.observed.target_groups.values() {
             if let Backends::Pods(family) = group.backends()
+                && (record.binds || group.bound.is_none())
                 && let Some(wanted) = pods.selected(&group.tags, family)
             {
                 calls.extend(plan::retarget(group, &wanted));

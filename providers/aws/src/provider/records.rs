@@ -112,6 +112,8 @@ pub(super) struct Record {
     pub(super) ipv6_nodes: Option<bool>,
     /// What is known of the target groups of others in which its Service has its targets.
     pub(super) others: Option<Others>,
+    /// Whether their owners permit it, as far as the last turn of the Service has seen.
+    pub(super) binds: bool,
     /// A Service has left, and nobody has asked for the turn of another one that completes the rest.
     pub(super) left: bool,
     /// What became of it in the last wave.
@@ -208,6 +210,7 @@ impl Record {
             refused: RefusedPods::default(),
             ipv6_nodes: None,
             others: None,
+            binds: false,
             left: false,
             behind: Behind::No,
             retained: false,
@@ -251,8 +254,9 @@ impl Record {
         let left = self.left.then_some(now);
         let capacity = self.capacity.due().filter(|_| is_serving(self.present()));
         let pods = self.refused.due();
+        let others = self.others.as_ref().map(|others| others.until);
         let first = [
-            doubtful, cleanup, replaced, remake, behind, left, capacity, pods,
+            doubtful, cleanup, replaced, remake, behind, left, capacity, pods, others,
         ]
         .into_iter()
         .flatten()
@@ -299,7 +303,7 @@ impl Record {
         all.filter(move |(name, _)| wanted.is_some_and(|wanted| wanted != *name))
     }
 
-    /// Whether targets are in target groups of others, and nothing else is here.
+    /// Whether targets are in target groups of others.
     pub(super) fn is_bound(&self) -> bool {
         let mut groups = self.observed.target_groups.values();
         groups.any(|group| group.bound.is_some())
@@ -384,6 +388,8 @@ impl Record {
     pub(super) fn has_targets_of(&self, nodes: &Nodes) -> bool {
         let mut groups = self.observed.target_groups.values();
         let has = |group: &ObservedTargetGroup| match group.backends() {
+            // The turn of its Service reads what a note has.
+            _ if group.bound.is_some() && !self.binds => true,
             Backends::Nodes(selector, reached) => group.has(&nodes.selected(&selector, reached)),
             Backends::Pods(_) => true,
         };

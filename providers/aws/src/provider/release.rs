@@ -147,6 +147,11 @@ impl Inner {
         if record.is_shared_by_others(id) {
             return self.leave(client, id, &mut record).await;
         }
+        if record.is_bound() {
+            // Nobody would follow nodes and pods in a target group of others.
+            drop(record);
+            return self.delete(id, key).await;
+        }
         if record.is_empty() {
             drop(record);
             self.records.forget(key);

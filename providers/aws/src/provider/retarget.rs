@@ -111,9 +111,9 @@ impl Inner {
             // Waves leave out what is kept, so the tag says nothing of it.
             if !record.targets_known && !record.retained {
                 let groups = record.observed.target_groups.values_mut();
-                for group in groups {
+                for group in groups.filter(|it| it.bound.is_none()) {
                     if let Backends::Nodes(selector, reached) = group.backends() {
-                        group.believe(nodes.selected(&selector, reached));
+                        group.targets = nodes.selected(&selector, reached);
                     }
                 }
                 record.targets_known = true;
@@ -204,7 +204,9 @@ impl Inner {
     ) -> Result<bool, ProviderError> {
         let mut changed = false;
         let groups = record.observed.target_groups.iter();
-        let of_nodes = groups.filter(|(_, it)| it.backends().are_nodes());
+        let binds = record.binds;
+        let of_nodes =
+            groups.filter(|(_, it)| it.backends().are_nodes() && (binds || it.bound.is_none()));
         let names: Vec<String> = of_nodes.map(|(name, _)| name.clone()).collect();
         for name in names {
             let Some(group) = record.observed.target_groups.get(&name) else {

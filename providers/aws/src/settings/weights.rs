@@ -12,11 +12,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use ballast_provider::{Listener, Protocol, Reason, Refusal};
+use ballast_provider::{Listener, Protocol, Reason, Refusal, text};
 use serde::Deserialize;
 
 use crate::annotations::{ACTIONS, invalid};
 use crate::forward::{MOST_GROUPS, MOST_WEIGHT};
+
+/// The longest name of a Service (RFC 1035).
+const LONGEST: usize = 63;
 
 /// How one listener divides its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,13 +104,14 @@ impl Weighted {
         }
         let action: Action = serde_json::from_str(value).map_err(|why| {
             invalid(format!(
-                "annotation {key} must be {{\"type\":\"forward\",\"forwardConfig\":{{\"targetGroups\":[{{\"serviceName\":…,\"servicePort\":…,\"weight\":…}}]}}}}: {why}"
+                "annotation {key} must be {{\"type\":\"forward\",\"forwardConfig\":{{\"targetGroups\":[{{\"serviceName\":…,\"servicePort\":…,\"weight\":…}}]}}}}: {}",
+                text::shortened(&why.to_string(), 128)
             ))
         })?;
         if action.r#type != "forward" {
             return Err(invalid(format!(
                 "annotation {key}: the type must be \"forward\", not \"{}\"",
-                ballast_provider::text::shortened(&action.r#type, 32)
+                text::shortened(&action.r#type, 32)
             )));
         }
         let groups = action.forward_config.target_groups;
@@ -119,8 +123,20 @@ impl Weighted {
         }
         if let Some(heavy) = groups.iter().find(|group| group.weight > MOST_WEIGHT) {
             return Err(invalid(format!(
-                "annotation {key}: weight {} must be a number from 0 to {MOST_WEIGHT}",
-                heavy.weight
+                "annotation {key}: weight {} of {} must be a number from 0 to {MOST_WEIGHT}",
+                heavy.weight,
+                text::shortened(&heavy.service_name, LONGEST)
+            )));
+        }
+        if groups.iter().all(|group| group.weight == 0) {
+            return Err(invalid(format!(
+                "annotation {key}: every weight is 0, so nobody would get connections"
+            )));
+        }
+        if let Some(long) = groups.iter().find(|it| it.service_name.len() > LONGEST) {
+            return Err(invalid(format!(
+                "annotation {key}: serviceName \"{}\" is no name of a Service",
+                text::shortened(&long.service_name, 32)
             )));
         }
         let mut seen = BTreeSet::new();
@@ -208,6 +224,8 @@ mod tests {
         let value = groups(
             r#"{"serviceName":"web","servicePort":80,"weight":0},{"serviceName":"next","servicePort":"http"}"#,
         );
+        // The other controller has keys with TLS, too.
+        assert_eq!(parse("TLS-443", &value), parse("TCP-443", &value));
         let weighted = parse("TCP-443", &value).unwrap();
         assert_eq!((weighted.protocol, weighted.port), (Protocol::Tcp, 443));
         let shares = weighted.shares.iter();
@@ -231,6 +249,29 @@ mod tests {
             ("TCP-80", groups(""), "0 targetGroups"),
             ("TCP-80", groups(&[web; 6].join(",")), "6 targetGroups"),
             ("TCP-80", groups(&[web; 2].join(",")), "is there twice"),
+            (
+                "TCP-80",
+                groups(&web.replace(":1}", ":0}")),
+                "every weight is 0",
+            ),
+            (
+                "TCP-80",
+                groups(&web.replace("web", &"x".repeat(64))),
+                "is no name of a Service",
+            ),
+            (
+                "TCP-80",
+                groups(r#"{"targetGroupName":"x"}"#),
+                "targetGroupName: Ballast divides",
+            ),
+            (
+                "TCP-80",
+                groups(web).replace(
+                    "}]}",
+                    r#"}],"targetGroupStickinessConfig":{"enabled":true}}"#,
+                ),
+                "targetGroupStickinessConfig: connections stay",
+            ),
             (
                 "TCP-80",
                 groups(&web.replace(":1}", ":1000}")),

@@ -7,12 +7,15 @@ use ballast_aws::bind::{BOUND_TO, TARGET_GROUPS, TARGETS_FROM};
 use ballast_aws::provider::AwsProvider;
 use ballast_aws_fake::Fault;
 use ballast_aws_fake::state::Tags;
-use ballast_aws_fake::state::listeners::Change;
+use ballast_aws_fake::state::listeners::Change as Listener;
 use ballast_aws_fake::state::load_balancers::{Create, Mapping};
 use ballast_aws_fake::state::seed::VPC;
 use ballast_aws_fake::state::target_groups::Create as CreateTargetGroup;
 use ballast_aws_fake::state::targets::Description;
-use ballast_provider::{ExtraKind, LoadBalancer, Observed, Provider, State};
+use ballast_provider::{
+    Cause, Change, ExtraKind, Key, LoadBalancer, Observed, Protocol, Provider, Released, Removal,
+    State,
+};
 
 use crate::bed::{
     Bed, addresses, delete, ensure, instance, service, settle, with, with_pods, writes,
@@ -84,11 +87,11 @@ fn send_to(bed: &Bed, target_group: &str, name: &str) {
     };
     bed.fake.edit(|cloud, now| {
         let balancer = cloud.create_load_balancer(now, create).unwrap().arn;
-        let listener = Change {
+        let listener = Listener {
             port: Some(443),
             protocol: Some("TCP".into()),
             forward: Some(vec![(target_group.to_owned(), None)]),
-            ..Change::default()
+            ..Listener::default()
         };
         cloud
             .create_listener(now, &balancer, listener, Tags::new())
@@ -215,6 +218,7 @@ async fn nodes_are_targets_on_their_node_ports() {
     drop(provider);
     bed.first_node = 3;
     let provider = bed.start().await.unwrap();
+    settle(&provider, &bound(web(), &arn)).await.unwrap();
     assert_eq!(has(&bed, &arn), nodes(&[3, 4]));
     let (_, calls) = bed.calls_of(settle(&provider, &bound(web(), &arn))).await;
     assert_eq!(writes(&calls), [""; 0]);
@@ -321,12 +325,128 @@ async fn a_target_group_that_nobody_uses_is_named() {
     );
     assert_eq!(has(&bed, &arn), at(&[ONE]));
     send_to(&bed, &arn, "late");
-    // The next look after ten minutes sees it; this process begins with one.
-    drop(provider);
-    let provider = bed.start().await.unwrap();
+    let (_, calls) = bed.calls_of(settle(&provider, &pods(&arn, &[ONE]))).await;
+    assert_eq!(calls, [""; 0], "it was seen a moment ago");
+    // The poller asks for a turn after a minute.
+    let changes = later(&bed, &provider).await;
+    assert!(
+        changes.iter().any(|it| it.cause == Cause::Due),
+        "{changes:?}"
+    );
     let seen = settle(&provider, &pods(&arn, &[ONE])).await.unwrap();
     assert_eq!(seen.state, State::Programmed);
     assert!(hostname(&seen).is_some());
+}
+
+/// Ten minutes pass.
+async fn later(bed: &Bed, provider: &AwsProvider) -> Vec<Change> {
+    bed.fake.advance(Duration::from_mins(10));
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_mins(10)).await;
+    tokio::time::resume();
+    provider.look().await
+}
+
+/// The owner takes the Service's name out of the tag, and its targets leave.
+#[tokio::test]
+async fn a_permission_that_is_taken_back_ends_the_traffic() {
+    let (mut bed, provider, arn) = prepared("instance").await;
+    let web = bound(web(), &arn);
+    settle(&provider, &web).await.unwrap();
+    assert_eq!(has(&bed, &arn).len(), 3);
+    let permits = |services: &str| {
+        bed.fake.edit(|cloud, _| {
+            let group = cloud.target_groups.get_mut(&arn).unwrap();
+            group.tags.insert(TARGETS_FROM.into(), services.into());
+        });
+    };
+    permits("blog/web");
+    later(&bed, &provider).await;
+    let why = ensure(&provider, &web).await.unwrap_err().to_string();
+    assert!(why.contains("its owner has not permitted it"), "{why}");
+    assert_eq!(has(&bed, &arn), [""; 0]);
+    permits("blog/web shop/web");
+    later(&bed, &provider).await;
+    settle(&provider, &web).await.unwrap();
+    assert_eq!(has(&bed, &arn).len(), 3);
+    permits("blog/web");
+    // Nodes that come while AWS does not permit to deregister anything are no targets.
+    bed.fake
+        .fault(Fault::on("DeregisterTargets").always().error_with_status(
+            403,
+            "AccessDenied",
+            "not authorized",
+        ));
+    later(&bed, &provider).await;
+    let why = ensure(&provider, &web).await.unwrap_err().to_string();
+    assert!(why.contains("its owner has not permitted it"), "{why}");
+    bed.add_node();
+    bed.retarget(&provider).await.unwrap();
+    assert_eq!(has(&bed, &arn).len(), 3);
+    bed.fake.clear_faults();
+    later(&bed, &provider).await;
+    ensure(&provider, &web).await.unwrap_err();
+    assert_eq!(has(&bed, &arn), [""; 0]);
+    delete(&bed, &provider, &web).await;
+    assert_eq!(bed.fake.snapshot().target_groups.len(), 1);
+}
+
+/// What was seen a moment ago is judged anew for what the Service asks now.
+#[tokio::test]
+async fn another_target_type_or_protocol_is_judged_at_once() {
+    let (bed, provider, arn) = prepared("instance").await;
+    settle(&provider, &bound(web(), &arn)).await.unwrap();
+    let why = ensure(&provider, &pods(&arn, &[ONE])).await.unwrap_err();
+    assert!(why.to_string().contains("must be ip"), "{why}");
+    let mut udp = bound(web(), &arn);
+    udp.listeners[0].protocol = Protocol::Udp;
+    let why = ensure(&provider, &udp).await.unwrap_err();
+    assert!(why.to_string().contains("does not carry"), "{why}");
+    assert_eq!(has(&bed, &arn), [""; 0]);
+}
+
+/// Ballast's own target groups have their targets from the Services that they were made for.
+#[tokio::test]
+async fn target_groups_of_ballast_are_no_target_groups_of_others() {
+    let (bed, provider, arn) = prepared("instance").await;
+    settle(&provider, &bound(web(), &arn)).await.unwrap();
+    settle(&provider, &service("other", &[(80, 30_081)]))
+        .await
+        .unwrap();
+    let own = bed.fake.snapshot().target_groups;
+    let own = own.keys().filter(|it| **it != arn);
+    for target in own {
+        bed.fake.edit(|cloud, _| {
+            let group = cloud.target_groups.get_mut(target).unwrap();
+            group.tags.insert(TARGETS_FROM.into(), "shop/thief".into());
+        });
+        let thief = bound(service("thief", &[(80, 30_082)]), target);
+        let why = ensure(&provider, &thief).await.unwrap_err().to_string();
+        assert!(why.contains("Ballast has made it for a Service"), "{why}");
+    }
+}
+
+/// Nobody would follow nodes and pods there.
+#[tokio::test]
+async fn targets_of_a_service_that_is_kept_leave_all_the_same() {
+    let (bed, provider, arn) = prepared("instance").await;
+    settle(&provider, &bound(web(), &arn)).await.unwrap();
+    let key = Key::alone(&web().id);
+    let kept = provider.release(&web().id, &key, Removal::Retain).await;
+    assert_eq!(kept, Ok(Released::Gone));
+    assert_eq!(has(&bed, &arn), [""; 0]);
+    assert_eq!(bed.fake.snapshot().target_groups.len(), 1);
+}
+
+#[tokio::test]
+async fn settings_of_a_load_balancer_have_no_effect_and_are_named() {
+    let (_bed, provider, arn) = prepared("instance").await;
+    let web = with(bound(web(), &arn), "scheme", "internet-facing");
+    let web = with(web, "target-node-labels", "pool=edge");
+    let seen = settle(&provider, &web).await.unwrap();
+    let said = seen.remarks.join(" ");
+    assert!(said.contains("scheme have no effect"), "{said}");
+    assert!(!said.contains("target-node-labels"), "{said}");
 }
 
 /// The health of its own targets only.
@@ -404,11 +524,6 @@ async fn without_the_annotation_it_gets_a_load_balancer() {
     assert_eq!(has(&bed, &arn), at(&[OTHER]));
     assert_eq!(noted(&bed), [""; 0]);
     assert_eq!(bed.fake.snapshot().load_balancers.len(), 2);
-    let other = Theirs::of("ip").make(&bed, "other");
-    let two = bound(service("two", &[(80, 30_081)]), &other);
-    let two = with(two, "nlb-target-type", "ip");
-    let why = ensure(&provider, &two).await;
-    assert!(why.is_err(), "nobody permits shop/two");
 }
 
 /// The process dies at each call, before or after it, and pods change meanwhile. No target is left behind, and none of
@@ -448,23 +563,28 @@ async fn a_crash_at_any_call_leaves_no_target() {
 
 #[tokio::test]
 async fn a_crash_at_any_call_of_a_deletion_leaves_no_target() {
-    for (nth, after) in (1_u64..8).flat_map(|nth| [(nth, true), (nth, false)]) {
+    for (nth, after) in (1_u64..).flat_map(|nth| [(nth, true), (nth, false)]) {
         let (bed, provider, arn) = prepared("ip").await;
         of_another(&bed, &arn);
         settle(&provider, &pods(&arn, &[ONE, TWO])).await.unwrap();
         drop(provider);
         let provider = bed.start().await.unwrap();
+        bed.fake.reset_calls();
         bed.fake.fault(Fault::any().nth(nth).dropped(after));
-        let key = ballast_provider::Key::alone(&web().id);
-        let removal = ballast_provider::Removal::Delete;
-        let first = provider.release(&web().id, &key, removal).await;
+        let key = Key::alone(&web().id);
+        let first = provider.release(&web().id, &key, Removal::Delete).await;
+        let done = bed.fake.counts().total() < nth;
         drop(provider);
         bed.fake.clear_faults();
         let provider = bed.start().await.unwrap();
-        if first != Ok(ballast_provider::Released::Gone) {
+        if first != Ok(Released::Gone) {
             delete(&bed, &provider, &web()).await;
         }
         assert_eq!(has(&bed, &arn), at(&[OTHER]), "call {nth}, after: {after}");
         assert_eq!(noted(&bed), [""; 0], "call {nth}, after: {after}");
+        if done {
+            assert!(nth > 6, "{nth}");
+            break;
+        }
     }
 }

@@ -221,6 +221,15 @@ async fn subnets_without_the_family_are_named() {
     requires.members[0].placement.family_policy = FamilyPolicy::RequireDualStack;
     let why = provider.ensure(&requires).await.unwrap_err().to_string();
     assert!(why.contains("RequireDualStack"), "{why}");
+    // The nodes are known when that is asked.
+    let elsewhere = with(
+        dual(udp(web())),
+        "subnets",
+        "subnet-private-a,subnet-private-c",
+    );
+    let mut requires = balancer(&provider, &[elsewhere]);
+    requires.members[0].placement.family_policy = FamilyPolicy::RequireDualStack;
+    provider.ensure(&requires).await.unwrap();
     let elsewhere = with(dual(web()), "subnets", "subnet-private-a,subnet-private-c");
     settle(&provider, &elsewhere).await.unwrap();
     assert_eq!(kind(&bed.fake.snapshot()), ("dualstack", false));

@@ -152,7 +152,7 @@ fn without_addresses_the_family_is_left_out_or_missed() {
             &BOTH[..1],
             FamilyPolicy::SingleStack,
             &[("ip-address-type", "dualstack")],
-            Some("ip-address-type: dualstack needs"),
+            Some("ip-address-type: dualstack (annotation"),
         ),
         (
             &BOTH,
@@ -203,6 +203,49 @@ fn without_nodes_of_the_family_its_clients_are_translated() {
     let seen = alone(&with(&BOTH, &[WEB]), &pods, &none).expect("accepted");
     assert_eq!(split(&seen.desired), (Family::V4, true));
     assert_eq!(seen.remarks, Vec::<String>::new());
+}
+
+/// AWS sends UDP of dual-stack load balancers to IPv6 addresses only.
+#[test]
+fn udp_needs_nodes_of_the_family() {
+    let none = || LookedUp {
+        ipv6_nodes: false,
+        ..found()
+    };
+    for (policy, misses) in [
+        (FamilyPolicy::PreferDualStack, false),
+        (FamilyPolicy::RequireDualStack, true),
+    ] {
+        let (service, plain) = (with(&BOTH, &[WEB, DNS]), settings(&[]));
+        let part = Part {
+            policy,
+            ..part(&service, &plain)
+        };
+        let why = missing_ipv6(&[part], &none()).map(|it| it.message);
+        assert_eq!(why.is_some(), misses, "{why:?}");
+        assert!(why.is_none_or(|it| it.contains("port 53 is UDP")));
+        assert_eq!(missing_ipv6(&[part], &found()), None);
+        assert!(depends_on_nodes(&part));
+    }
+    let seen = alone(&with(&BOTH, &[WEB, DNS]), &settings(&[]), &none()).expect("accepted");
+    assert_eq!(seen.desired.addresses, Addresses::Ipv4);
+    assert!(
+        seen.remarks.concat().contains("port 53 is UDP"),
+        "{:?}",
+        seen.remarks
+    );
+    let seen = alone(&with(&BOTH, &[WEB, DNS]), &settings(&[]), &found()).expect("accepted");
+    assert_eq!(seen.desired.addresses, WITH_NAT);
+    let dns = &seen.desired.listeners[&53];
+    assert_eq!(
+        (group(&seen.desired, 53).family, dns.ipv6.is_some()),
+        (Family::V6, false)
+    );
+    assert!(
+        seen.remarks.concat().contains("port 53 is UDP"),
+        "{:?}",
+        seen.remarks
+    );
 }
 
 #[test]

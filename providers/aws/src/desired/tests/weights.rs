@@ -48,7 +48,7 @@ fn divided(web: &Settings, others: &[LoadBalancer]) -> (Vec<(String, u32)>, Vec<
 #[test]
 fn connections_are_divided_among_those_that_share() {
     let next = named("next", &[(Protocol::Tcp, 81, 30_081)]);
-    for (own, other) in [(90, 10), (0, 1), (1, 0), (0, 0), (999, 999)] {
+    for (own, other) in [(90, 10), (0, 1), (1, 0), (999, 999)] {
         let both = weights(&[("web", 80, own), ("next", 81, other)]);
         let (sends, remarks) = divided(&both, std::slice::from_ref(&next));
         let expected = [
@@ -58,8 +58,26 @@ fn connections_are_divided_among_those_that_share() {
         assert_eq!(sends, expected);
         assert_eq!(remarks, Vec::<String>::new());
     }
-    let alone = [("uid-web:30080".to_owned(), 1)];
-    assert_eq!(divided(&weights(&[("web", 80, 0)]), &[]).0, alone);
+    // The same port by its number and by its name.
+    let value = r#"{"type":"forward","forwardConfig":{"targetGroups":[
+        {"serviceName":"web","servicePort":80,"weight":1},
+        {"serviceName":"web","servicePort":"80","weight":2},
+        {"serviceName":"web","servicePort":"p80","weight":3},
+        {"serviceName":"next","servicePort":81,"weight":1}]}}"#;
+    let twice = Settings {
+        weights: vec![Weighted::parse(&format!("{ACTIONS}TCP-80"), value).expect("valid")],
+        ..Settings::default()
+    };
+    let (sends, _) = divided(&twice, std::slice::from_ref(&next));
+    let expected = [
+        ("uid-next:30081".to_owned(), 1),
+        ("uid-web:30080".to_owned(), 6),
+    ];
+    assert_eq!(sends, expected);
+    // Those that are left get the same if none of them has a weight.
+    let left = weights(&[("web", 80, 0), ("next", 81, 0), ("gone", 82, 1)]);
+    let (sends, _) = divided(&left, &[next]);
+    assert_eq!(sends.iter().map(|it| it.1).collect::<Vec<_>>(), [1, 1]);
 }
 
 /// The others get the connections of one that is not there, so that no Service stops another one.
@@ -132,5 +150,11 @@ fn both_families_are_divided() {
         assert_eq!(listener.forward.groups().count(), 2);
         let ipv6 = listener.ipv6.as_ref();
         assert_eq!(ipv6.map(|it| it.groups().count()), rule);
+        let said = outcome.remarks[0].join(" ");
+        assert_eq!(
+            said.contains("not all of these Services"),
+            rule.is_none(),
+            "{said}"
+        );
     }
 }

@@ -2,6 +2,7 @@
 //! network has from the start does not count.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -64,6 +65,9 @@ impl Lab for AwsLab {
         // What takes minutes is done after one pause: the suite makes hundreds of clouds.
         config.settings.provisioning = PAUSE;
         config.settings.interfaces_linger = PAUSE;
+        if let Some(network) = &mut config.network {
+            network.dualstack = true;
+        }
         Box::new(AwsHarness {
             fake: Fake::start(config).await.unwrap(),
             kinds: Arc::clone(&self.kinds),
@@ -80,6 +84,8 @@ impl Lab for AwsLab {
             | Field::Endpoints
             | Field::Labels
             | Field::NamespaceLabels
+            // The subnets of the lab have both families.
+            | Field::FamilyPolicy
             | Field::TargetName
             | Field::TargetAddresses
             | Field::TargetLabels
@@ -91,7 +97,6 @@ impl Lab for AwsLab {
             | Field::Port
             | Field::NodePort
             | Field::Families
-            | Field::FamilyPolicy
             | Field::TrafficPolicy
             | Field::HealthCheckNodePort
             | Field::Affinity
@@ -273,8 +278,8 @@ fn load_balancers_of(all: &Snapshot) -> impl Iterator<Item = Found> {
         groups.sort();
         let subnets: Vec<&str> = one.zones.values().map(|it| it.subnet.as_str()).collect();
         let state = format!(
-            "{} {subnets:?} {groups:?} {listeners:?} {:?}",
-            one.scheme, one.attributes
+            "{} {} {subnets:?} {groups:?} {listeners:?} {:?}",
+            one.scheme, one.ip_address_type, one.attributes
         );
         (
             one.name.clone(),
@@ -371,7 +376,11 @@ impl Provider for OnInstances {
             let mut node = node.clone();
             node.provider_id = node.provider_id.map(|id| {
                 let number = id.trim_start_matches("conformance:///node-").parse();
-                format!("aws:///zone/{}", bed::instance(number.unwrap()))
+                let number: u16 = number.unwrap();
+                // The suite's nodes have IPv4 alone, and dual-stack Services need more.
+                let ipv6 = [0x2001, 0xdb8, 0, 0x64, 0, 0, 1, number];
+                node.addresses.push(IpAddr::from(ipv6));
+                format!("aws:///zone/{}", bed::instance(number))
             });
             node
         };
