@@ -39,8 +39,8 @@ pub const BOUND_TO: &str = "ballast.dev/bound-to";
 /// The target groups of a Service, by its ports.
 pub type Bound = BTreeMap<u16, Arn>;
 
-/// The most of them.
-const MOST: usize = 50;
+/// The most of them. Whoever names many that do not exist must not use up AWS's limit of calls.
+const MOST: usize = 10;
 
 /// What AWS says of target groups that a Service names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct Asking<'a> {
     pub id: &'a ServiceId,
     /// What its targets are.
     pub target_type: TargetType,
+    /// Its families.
+    pub families: &'a [Family],
     /// The transport of each of its ports that it names.
     pub ports: &'a BTreeMap<u16, Transport>,
     /// The VPC of the nodes.
@@ -71,6 +73,8 @@ pub struct Permitted {
     pub families: BTreeMap<Arn, Family>,
     /// One that no load balancer uses.
     pub unused: Option<Arn>,
+    /// Why it must not use another one.
+    pub refused: Option<Refusal>,
 }
 
 /// The value of the annotation.
@@ -87,6 +91,14 @@ pub(crate) fn parse(key: &str, value: &str) -> Result<Bound, Refusal> {
                 ballast_provider::text::shortened(entry, 64)
             )));
         };
+        if let Some((other, _)) = all
+            .iter()
+            .find(|(other, it)| **it == arn && **other != port)
+        {
+            return Err(invalid(format!(
+                "annotation {key} names {arn} for port {other} and for port {port}; a target group gets the targets of one port"
+            )));
+        }
         if all.insert(port, arn).is_some() {
             return Err(invalid(format!("annotation {key} names port {port} twice")));
         }
@@ -110,24 +122,42 @@ fn is_target_group(arn: &str) -> bool {
     matches!(path[..], ["targetgroup", name, id] if !name.is_empty() && !id.is_empty())
 }
 
-/// Refuses target groups that do not exist, that their owners do not permit, or that cannot have the targets.
-pub(crate) fn judge(asked: &Bound, by: Asking<'_>, seen: &Seen) -> Result<Permitted, Refusal> {
+/// Which target groups a Service may use: those that exist, that their owners permit, and that can have its targets.
+pub(crate) fn judge(asked: &Bound, by: Asking<'_>, seen: &Seen) -> Permitted {
     let mut permitted = Permitted::default();
     for (port, arn) in asked {
         let Some(transport) = by.ports.get(port) else {
             continue;
         };
-        let group = seen.groups.iter().find(|it| it.arn == *arn);
-        let group = group.ok_or_else(|| missing(arn))?;
-        let none = BTreeMap::new();
-        permit(seen.tags.get(arn).unwrap_or(&none), by.id, arn)?;
-        fits(group, (*port, *transport), by.target_type, by.vpc)?;
+        let group = match usable(arn, (*port, *transport), by, seen) {
+            Ok(group) => group,
+            Err(why) => {
+                permitted.refused.get_or_insert(why);
+                continue;
+            }
+        };
         permitted.families.insert(arn.clone(), group.family);
         if group.load_balancers.is_empty() {
             permitted.unused.get_or_insert_with(|| arn.clone());
         }
     }
-    Ok(permitted)
+    permitted
+}
+
+fn usable<'a>(
+    arn: &str,
+    port: (u16, Transport),
+    by: Asking<'_>,
+    seen: &'a Seen,
+) -> Result<&'a TargetGroup, Refusal> {
+    let group = seen.groups.iter().find(|it| it.arn == *arn);
+    let none = BTreeMap::new();
+    let tags = seen.tags.get(arn).unwrap_or(&none);
+    // Whoever asks must not learn whether it exists.
+    let group = group.ok_or_else(|| unpermitted(arn, by.id))?;
+    permit(tags, by.id, arn)?;
+    fits(group, port, by)?;
+    Ok(group)
 }
 
 /// Refuses to register the targets of this Service in a target group with these tags, unless its owner permits it.
@@ -142,23 +172,26 @@ fn permit(tags: &BTreeMap<String, String>, id: &ServiceId, arn: &str) -> Result<
     if services.any(|one| one == service) {
         return Ok(());
     }
-    // Whoever asks must not learn whom it permits.
-    Err(refused(
+    Err(unpermitted(arn, id))
+}
+
+/// Whoever asks must not learn whom it permits, nor whether it is there.
+fn unpermitted(arn: &str, id: &ServiceId) -> Refusal {
+    refused(
         arn,
         &format!(
-            "its owner has not permitted it: the tag {TARGETS_FROM} must name {service}, among others separated by spaces"
+            "its owner has not permitted it, or AWS does not find it in this region and account. Its tag {TARGETS_FROM} must name {id}, among others separated by spaces"
         ),
-    ))
+    )
 }
 
 /// Refuses a target group that cannot have the targets of this port.
 fn fits(
     group: &TargetGroup,
     (port, transport): (u16, Transport),
-    target_type: TargetType,
-    vpc: &str,
+    by: Asking<'_>,
 ) -> Result<(), Refusal> {
-    let arn = &group.arn;
+    let (arn, target_type) = (&group.arn, by.target_type);
     if group.target_type != Some(target_type) {
         let (is, other) = match target_type {
             TargetType::Instance => ("nodes", "ip"),
@@ -186,18 +219,22 @@ fn fits(
             ),
         ));
     }
-    if target_type == TargetType::Instance && group.vpc.as_deref() != Some(vpc) {
+    if group.vpc.as_deref() != Some(by.vpc) {
         return Err(refused(
             arn,
-            &format!("it is not in {vpc}, the VPC of the nodes"),
+            &format!("it is not in {}, the VPC of the nodes", by.vpc),
+        ));
+    }
+    if !by.families.contains(&group.family) {
+        return Err(refused(
+            arn,
+            &format!(
+                "it is for {}, which is not in spec.ipFamilies of the Service",
+                group.family
+            ),
         ));
     }
     Ok(())
-}
-
-/// The target group does not exist.
-fn missing(arn: &str) -> Refusal {
-    refused(arn, "AWS does not find it in this region and account")
 }
 
 fn refused(arn: &str, why: &str) -> Refusal {
@@ -218,15 +255,20 @@ mod tests {
 
     #[test]
     fn ports_have_target_groups() {
-        let all = parse(TARGET_GROUPS, &format!("80={WEB} , 443 = {WEB},")).unwrap();
-        assert_eq!(all, Bound::from([(80, WEB.into()), (443, WEB.into())]));
+        let all = parse(TARGET_GROUPS, &format!("80={WEB} , 443 = {WEB}0,")).unwrap();
+        let api = format!("{WEB}0");
+        assert_eq!(all, Bound::from([(80, WEB.into()), (443, api)]));
         for (wrong, says) in [
             ("", "0 ports"),
             ("80", "must be a list"),
             ("web=x", "must be a list"),
             (&format!("0={WEB}"), "must be a list"),
             (&format!("http={WEB}"), "must be a list"),
-            (&format!("80={WEB},80={WEB}"), "names port 80 twice"),
+            (&format!("80={WEB},80={WEB}0"), "names port 80 twice"),
+            (
+                &format!("80={WEB},81={WEB}"),
+                "a target group gets the targets of one port",
+            ),
             (
                 "80=arn:aws:elasticloadbalancing:r:1:loadbalancer/net/web/01",
                 "must be a list",
@@ -292,6 +334,7 @@ mod tests {
         let by = Asking {
             id: &id,
             target_type: TargetType::Ip,
+            families: &[Family::V6],
             ports: &ports,
             vpc: "vpc-1",
         };
@@ -302,10 +345,16 @@ mod tests {
                 .map(|arn| (arn.to_owned(), permits(TARGETS_FROM)))
                 .into(),
         };
-        let permitted = judge(&asked, by, &seen).unwrap();
+        let permitted = judge(&asked, by, &seen);
+        assert_eq!(permitted.refused, None);
         assert_eq!(permitted.unused.as_deref(), Some("two"));
         assert_eq!(permitted.families["one"], Family::V6);
-        let says = |seen: &Seen| judge(&asked, by, seen).unwrap_err().message;
+        let says = |seen: &Seen| {
+            let permitted = judge(&asked, by, seen);
+            // What is wrong with one holds up no other.
+            assert!(permitted.families.contains_key("one"));
+            permitted.refused.expect("one is refused").message
+        };
         let mut own = seen.clone();
         own.tags.get_mut("two").unwrap().extend(permits(CLUSTER));
         assert!(says(&own).contains("Ballast has made it"), "{}", says(&own));
@@ -336,7 +385,8 @@ mod tests {
             (Some(tcp), nodes, "vpc-1", (tcp, nodes), ""),
             // HTTP
             (None, nodes, "vpc-1", (tcp, nodes), ""),
-            (Some(Transport::TcpUdp), pods, "vpc-2", (udp, pods), ""),
+            (Some(Transport::TcpUdp), pods, "vpc-1", (udp, pods), ""),
+            (Some(tcp), pods, "vpc-2", (tcp, pods), "not in vpc-1"),
             (None, nodes, "vpc-1", (udp, nodes), "does not carry"),
             (Some(udp), nodes, "vpc-1", (tcp, nodes), "does not carry"),
             (Some(tcp), pods, "vpc-1", (tcp, nodes), "must be instance"),
@@ -345,7 +395,22 @@ mod tests {
         ] {
             let (port_is, target_type) = asks;
             let group = group(transport, has, vpc);
-            let said = fits(&group, (80, port_is), target_type, "vpc-1");
+            let id = ServiceId {
+                namespace: "shop".into(),
+                name: "web".into(),
+                uid: "uid-1".into(),
+            };
+            let ports = BTreeMap::new();
+            let by = |families| Asking {
+                id: &id,
+                target_type,
+                families,
+                ports: &ports,
+                vpc: "vpc-1",
+            };
+            let six = fits(&group, (80, port_is), by(&[Family::V6]));
+            assert!(six.is_err(), "of another family");
+            let said = fits(&group, (80, port_is), by(&[Family::V4]));
             let said = said.err().map_or(String::new(), |it| it.message);
             assert_eq!(said.is_empty(), says.is_empty(), "{said}");
             assert!(said.contains(says), "{said}");

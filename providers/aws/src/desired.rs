@@ -28,6 +28,7 @@ mod clients;
 mod families;
 mod listeners;
 mod names;
+mod reach;
 mod shared;
 mod subnets;
 mod tls;

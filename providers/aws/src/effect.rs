@@ -80,11 +80,11 @@ impl Effect<'_> {
         all.find(|one| one.arn == arn)
     }
 
-    /// The targets of a target group, also of one that others own.
-    fn targets_of(&mut self, of: &Ref) -> Option<&mut BTreeSet<TargetId>> {
+    /// The targets of a target group, also of one that others own: several notes may be about it.
+    fn targets_of(&mut self, of: &Ref) -> impl Iterator<Item = &mut BTreeSet<TargetId>> {
         let arn = self.id(of);
-        let mut all = self.observed.target_groups.values_mut();
-        all.find_map(|one| match &mut one.bound {
+        let all = self.observed.target_groups.values_mut();
+        all.filter_map(move |one| match &mut one.bound {
             _ if one.arn == arn => Some(&mut one.targets),
             Some(bound) if bound.arn == arn => Some(&mut bound.targets),
             _ => None,
@@ -169,7 +169,7 @@ impl Effect<'_> {
                 target_group,
                 targets,
             } => {
-                if let Some(present) = self.targets_of(target_group) {
+                for present in self.targets_of(target_group) {
                     present.extend(targets.iter().cloned());
                 }
             }
@@ -177,7 +177,7 @@ impl Effect<'_> {
                 target_group,
                 targets,
             } => {
-                if let Some(present) = self.targets_of(target_group) {
+                for present in self.targets_of(target_group) {
                     present.retain(|one| !targets.contains(one));
                 }
             }

@@ -112,6 +112,8 @@ struct Inner {
     kept: Mutex<Kept>,
     /// Held while the tag of the backend group is written or removed.
     tagging: tokio::sync::Mutex<()>,
+    /// What notes say of target groups of others, by the key of their record ([`bind`]).
+    noted: Mutex<bind::Noted>,
     /// Wakes [`follow`]: there is something to poll.
     polls: Notify,
 }
@@ -162,6 +164,7 @@ impl AwsProvider {
             targets: Mutex::default(),
             kept: Mutex::default(),
             tagging: tokio::sync::Mutex::default(),
+            noted: Mutex::default(),
             polls: Notify::new(),
         };
         Self {

@@ -279,10 +279,10 @@ fn cause(code: &str, status: Option<u16>) -> Cause {
         | "DuplicateTargetGroupName"
         | "DuplicateListener"
         | "InvalidGroup.Duplicate"
-        | "InvalidPermission.Duplicate" => Cause::Duplicate,
+        | "InvalidPermission.Duplicate"
+        | "PriorityInUse" => Cause::Duplicate,
         "DependencyViolation"
         | "ResourceInUse"
-        | "PriorityInUse"
         | "InvalidGroup.InUse"
         | "InvalidIPAddress.InUse"
         | "Resource.AlreadyAssociated"

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ballast_provider::mark::digest;
 use ballast_provider::{Family, Key, Mark, Protocol, Refusal};
 
-use super::names::{scope, selector, tags};
+use super::names::{selector, tags};
 use super::{NAMES, Part, TargetGroup, Transport, check};
 use crate::annotations::invalid;
 use crate::bind::{BOUND_TO, TARGET_GROUPS};
@@ -53,7 +53,7 @@ pub(super) fn refuse(part: &Part<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// The notes, by name. `families`: those of the target groups that the Service names.
+/// The notes, by name. `families`: those of the target groups that the Service names and may use.
 pub(crate) fn notes(
     (mark, key): (&Mark, &Key),
     part: &Part<'_>,
@@ -66,7 +66,8 @@ pub(crate) fn notes(
     let selector = selector(settings);
     let mut all = BTreeMap::new();
     for (port, transport) in ports(part) {
-        let Some(arn) = settings.bound.get(&port) else {
+        let named = settings.bound.get(&port);
+        let Some((arn, family)) = named.and_then(|arn| families.get_key_value(arn)) else {
             continue;
         };
         let mut listeners = service.listeners.iter();
@@ -87,13 +88,12 @@ pub(crate) fn notes(
         };
         let protocol = transport.protocol(false);
         let about = &digest([arn.as_str()])[..16];
-        let scope = scope(key, settings);
-        let name = format!("{scope}/{port}/{protocol}/{target_port}/bound/{about}");
+        let name = format!("{key}/{port}/{protocol}/{target_port}/bound/{about}");
         let name = mark.name_of(NAMES, &name);
         let note = TargetGroup {
             name: name.clone(),
             target_type,
-            family: families.get(arn).copied().unwrap_or(Family::V4),
+            family: *family,
             transport,
             tls: false,
             port: target_port,

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::differences::is_ours_to_remove;
 use super::{CHUNK, Plan, Situation, reference};
+use crate::bind::BOUND_TO;
 use crate::call::{Call, Ref};
 use crate::desired::TargetGroup;
 use crate::observed::{Observed, ObservedTargetGroup};
@@ -16,6 +18,8 @@ pub fn bind(
     observed: &Observed,
 ) -> Plan {
     let mut plan = Plan::default();
+    // What moves to another note stays registered.
+    let mut stays: BTreeMap<&str, BTreeSet<TargetId>> = BTreeMap::new();
     for (name, note) in notes {
         let there = observed.target_groups.get(name);
         if there.is_none() {
@@ -24,7 +28,13 @@ pub fn bind(
                 tags: note.tags.clone(),
             });
         }
+        if let Some(there) = there {
+            plan.calls.extend(tags(there, note));
+        }
         if let Some(wanted) = situation.targets(&note.backends(), &note.tags) {
+            if let Some(arn) = note.tags.get(BOUND_TO) {
+                stays.entry(arn).or_default().extend(wanted.clone());
+            }
             let made = note.made(String::new());
             let known = there.unwrap_or(&made);
             let target_group = reference(there, name);
@@ -33,8 +43,30 @@ pub fn bind(
     }
     let others = observed.target_groups.iter();
     let others = others.filter(|(name, _)| !notes.contains_key(*name));
-    plan.cleanup = others.flat_map(|(_, one)| unbind(one)).collect();
+    let none = BTreeSet::new();
+    let stays = |one: &ObservedTargetGroup| stays.get(one.served().as_str()).unwrap_or(&none);
+    plan.cleanup = others
+        .flat_map(|(_, one)| unbind_but(one, stays(one)))
+        .collect();
     plan
+}
+
+/// The tags of a note say which nodes it has.
+fn tags(there: &ObservedTargetGroup, note: &TargetGroup) -> Vec<Call> {
+    let of = || vec![Ref::Known(there.arn.clone())];
+    let differs = |(key, value): &(&String, &String)| there.tags.get(*key) != Some(*value);
+    let add = note.tags.iter().filter(differs);
+    let add: BTreeMap<String, String> = add
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let gone = |key: &&String| !note.tags.contains_key(*key) && is_ours_to_remove(key);
+    let keys: Vec<String> = there.tags.keys().filter(gone).cloned().collect();
+    let adds = (!add.is_empty()).then(|| Call::AddTags {
+        of: of(),
+        tags: add,
+    });
+    let removes = (!keys.is_empty()).then(|| Call::RemoveTags { of: of(), keys });
+    adds.into_iter().chain(removes).collect()
 }
 
 /// The calls for the targets of a target group: what is new is registered first. A note has a target before the target
@@ -62,9 +94,15 @@ pub(super) fn targets(
 
 /// The calls that delete a target group. What a note is about is deregistered before.
 pub(super) fn unbind(one: &ObservedTargetGroup) -> Vec<Call> {
+    unbind_but(one, &BTreeSet::new())
+}
+
+/// The same, but for targets that stay.
+fn unbind_but(one: &ObservedTargetGroup, stay: &BTreeSet<TargetId>) -> Vec<Call> {
     let mut calls = Vec::new();
     if let Some(bound) = &one.bound {
-        let ours: Vec<TargetId> = bound.targets.intersection(&one.targets).cloned().collect();
+        let ours = bound.targets.intersection(&one.targets);
+        let ours: Vec<TargetId> = ours.filter(|it| !stay.contains(it)).cloned().collect();
         calls = deregister(&Ref::Known(bound.arn.clone()), &ours);
     }
     calls.push(Call::DeleteTargetGroup {
@@ -78,10 +116,15 @@ pub fn is_needed_as_note(call: &Call, observed: &Observed) -> bool {
     let Call::DeleteTargetGroup { target_group } = call else {
         return false;
     };
-    let mut groups = observed.target_groups.values();
-    let note = groups.find(|one| one.arn == *target_group);
-    let bound = note.and_then(|one| Some((one, one.bound.as_ref()?)));
-    bound.is_some_and(|(one, bound)| !bound.targets.is_disjoint(&one.targets))
+    let groups = observed.target_groups.values();
+    let note = groups.clone().find(|one| one.arn == *target_group);
+    let Some((note, bound)) = note.and_then(|one| Some((one, one.bound.as_ref()?))) else {
+        return false;
+    };
+    let others = groups.filter(|one| one.arn != note.arn && one.served() == &bound.arn);
+    let others: BTreeSet<&TargetId> = others.flat_map(|one| &one.targets).collect();
+    let mut registered = bound.targets.intersection(&note.targets);
+    registered.any(|target| !others.contains(target))
 }
 
 fn register(target_group: &Ref, targets: &[TargetId]) -> Vec<Call> {

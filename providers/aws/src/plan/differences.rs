@@ -73,7 +73,7 @@ impl Plan {
     }
 }
 
-fn is_ours_to_remove(tag: &str) -> bool {
+pub(super) fn is_ours_to_remove(tag: &str) -> bool {
     tag == NODE_LABELS || !(tag.starts_with("aws:") || tag.starts_with("ballast.dev/"))
 }
 

@@ -91,7 +91,14 @@ impl Inner {
                 cleaned.left = Some(pause);
                 continue;
             }
-            let why = match make(client, record, call, cleaning.urgency(), &ids).await {
+            let trimmed = self.without_noted(&record.key, call);
+            if matches!(&trimmed, Some(Call::DeregisterTargets { targets, .. }) if targets.is_empty())
+            {
+                effect::apply(&mut record.observed, call, &ids, &Answer::default());
+                continue;
+            }
+            let made = trimmed.as_ref().unwrap_or(call);
+            let why = match make(client, record, made, cleaning.urgency(), &ids).await {
                 Ok(answer) => {
                     effect::apply(&mut record.observed, call, &ids, &answer);
                     continue;

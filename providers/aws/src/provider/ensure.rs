@@ -24,7 +24,7 @@ use super::said::{Asked, Said, no_target};
 use super::status::{self, Words};
 use crate::call::Call;
 use crate::client::Client;
-use crate::desired::{self, Desired, Outcome, Part, PrefixLists};
+use crate::desired::{self, Desired, Outcome, Part, PrefixLists, TargetGroup};
 use crate::observed::{Observed as There, ObservedLoadBalancer};
 use crate::plan::{self, Plan, Situation};
 use crate::pods::Pods;
@@ -276,6 +276,8 @@ impl Inner {
             return Err(why.clone());
         }
         record.faults.extend(unknown);
+        let desired = reachable(desired, &situation, record, &parts, &mut said);
+        let faults = record.faults.len();
         let mut plan = plan::plan(&desired, &situation, &record.observed);
         (record.capacity).planned(plan.reservation_waits, refused, now);
         let mut needed = plan.calls.iter().filter_map(Call::makes);
@@ -321,6 +323,10 @@ impl Inner {
         if self.run(client, record, &plan.calls).await? == Ended::Stale {
             return Ok(Step::Again);
         }
+        if record.faults.len() > faults && desired.divides() {
+            // Others may send to what AWS has refused: they do without it.
+            return Ok(Step::Again);
+        }
         if !record.faults.is_empty() {
             // What replaces them may be missing.
             plan.cleanup.clear();
@@ -350,6 +356,8 @@ impl Inner {
     ) -> Result<Wanted, ProviderError> {
         let (present, lists) = (record.present(), record.prefix_lists());
         let ipv6_nodes = match self.targets().nodes() {
+            // Without any node nobody knows.
+            Some(nodes) if nodes.ids().next().is_none() => record.has_ipv6_nodes(),
             Some(nodes) => nodes.have_ipv6(),
             // A cluster whose Services have both families has such nodes.
             None => record.observed.target_groups.is_empty() || record.has_ipv6_nodes(),
@@ -467,6 +475,39 @@ fn unknown_pods(desired: &Desired, situation: &Situation, observed: &There) -> F
         Some((Arc::from(uid), ProviderError::transient(why)))
     });
     named.collect()
+}
+
+/// What the Services ask for, without target groups to which nothing can be sent now.
+fn reachable(
+    desired: Desired,
+    situation: &Situation,
+    record: &Record,
+    parts: &[Part<'_>],
+    said: &mut Said,
+) -> Desired {
+    let has_now = |group: &TargetGroup| {
+        let there = record.observed.target_groups.get(&group.name);
+        there.is_some_and(|there| !there.targets.is_empty())
+    };
+    let gets = |group: &TargetGroup| {
+        let targets = situation.targets(&group.backends(), &group.tags);
+        targets.is_some_and(|targets| !targets.is_empty())
+    };
+    let refused = |group: &TargetGroup| {
+        let uid = group.tags.get(SERVICE_UID);
+        uid.is_some_and(|uid| record.faults.contains_key(uid.as_str()))
+    };
+    // What nobody knows stays as it is.
+    let unknown = |group: &TargetGroup| situation.targets(&group.backends(), &group.tags).is_none();
+    let (desired, remarks) = desired.reachable(
+        |group| gets(group) || (unknown(group) && has_now(group)),
+        |group| has_now(group) || (gets(group) && !refused(group)),
+    );
+    for (part, of_part) in parts.iter().zip(&mut said.of_each) {
+        let remark = remarks.get(&*part.service.id.uid);
+        of_part.extend(remark.map(|it| (*it).to_owned()));
+    }
+    desired
 }
 
 /// A load balancer that AWS could not make is made again only some minutes later.

@@ -182,7 +182,15 @@ impl Inner {
                 return Ended::Stale;
             }
             let first = record.is_first(call);
-            match make(client, record, call, call.urgency(), &ids).await {
+            let trimmed = self.without_noted(&record.key, call);
+            if matches!(&trimmed, Some(Call::DeregisterTargets { targets, .. }) if targets.is_empty())
+            {
+                // It is another Service's from now on.
+                effect::apply(&mut record.observed, call, &ids, &Answer::default());
+                continue;
+            }
+            let made = trimmed.as_ref().unwrap_or(call);
+            match make(client, record, made, call.urgency(), &ids).await {
                 Ok(answer) => {
                     if first {
                         record.reaches(Extent::All);
@@ -212,7 +220,8 @@ impl Inner {
                 }
                 // What one target group of others does not accept says nothing of the nodes.
                 Err(why)
-                    if SEARCHED.contains(&why.code.as_str()) && !joins_others(record, call) =>
+                    if SEARCHED.contains(&why.code.as_str())
+                        && !(why.code == INVALID_TARGET && joins_others(record, call)) =>
                 {
                     let Call::RegisterTargets {
                         target_group,

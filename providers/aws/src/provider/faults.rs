@@ -71,7 +71,34 @@ impl<'a> Owners<'a> {
     /// Whether a call of a plan is left out after these faults.
     pub(super) fn is_left_out(&self, call: &Call, observed: &Observed, faults: &Faults) -> bool {
         let refused = |uid: &str| faults.contains_key(uid);
-        !faults.is_empty() && (call.finishes() || self.owner(call, observed).is_some_and(refused))
+        !faults.is_empty()
+            && (call.finishes()
+                || self.owner(call, observed).is_some_and(refused)
+                || self.sends_to_nothing(call, observed, faults))
+    }
+
+    /// Whether a listener would send to a target group without targets, of a Service that cannot have some.
+    fn sends_to_nothing(&self, call: &Call, observed: &Observed, faults: &Faults) -> bool {
+        let (Call::CreateListener { forward, .. }
+        | Call::ModifyListener {
+            forward: Some(forward),
+            ..
+        }
+        | Call::CreateRule { forward, .. }
+        | Call::ModifyRule { forward, .. }) = call
+        else {
+            return false;
+        };
+        let empty = |of: &Ref| {
+            let mut groups = observed.target_groups.values();
+            let there = groups.find(|one| Some(one.arn.as_str()) == of.known());
+            there.is_none_or(|there| there.targets.is_empty())
+        };
+        let refused = |of: &Ref| {
+            let uid = self.of_ref(of, observed);
+            uid.is_some_and(|uid| faults.contains_key(uid))
+        };
+        forward.groups().any(|of| refused(of) && empty(of))
     }
 
     fn of_ref<'b>(&'b self, of: &Ref, observed: &'b Observed) -> Option<&'b str> {

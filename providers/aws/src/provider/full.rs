@@ -55,6 +55,21 @@ pub(super) async fn listeners_of_all(
     Ok(calls)
 }
 
+/// Reads the rules of all listeners that can have any.
+pub(super) async fn rules_of_all(
+    client: &Client,
+    observed: &mut Observed,
+    urgency: Urgency,
+) -> Result<(), CallError> {
+    let balancers = observed.load_balancers.values_mut();
+    let dual = balancers.filter(|one| one.addresses != Addresses::Ipv4);
+    for one in dual.flat_map(|one| one.listeners.values_mut()) {
+        let rules = client.rules(&one.arn, manner(urgency)).await?;
+        one.rules = rules.into_iter().map(|it| (it.arn, it.rule)).collect();
+    }
+    Ok(())
+}
+
 /// Reads attributes, certificates and targets, several at a time. Returns the number of calls, and how the targets
 /// are.
 pub(super) async fn rest(

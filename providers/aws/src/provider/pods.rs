@@ -138,9 +138,9 @@ impl Inner {
             return Ok(Ended::Stale);
         }
         let mut calls: Vec<Call> = Vec::new();
-        for group in record.observed.target_groups.values() {
+        for (name, group) in &record.observed.target_groups {
             if let Backends::Pods(family) = group.backends()
-                && (record.binds || group.bound.is_none())
+                && record.follows(name, group)
                 && let Some(wanted) = pods.selected(&group.tags, family)
             {
                 calls.extend(plan::retarget(group, &wanted));

@@ -112,8 +112,8 @@ pub(super) struct Record {
     pub(super) ipv6_nodes: Option<bool>,
     /// What is known of the target groups of others in which its Service has its targets.
     pub(super) others: Option<Others>,
-    /// Whether their owners permit it, as far as the last turn of the Service has seen.
-    pub(super) binds: bool,
+    /// The names of the notes whose target groups the Service names and may use, as far as its last turn has seen.
+    pub(super) notes: BTreeSet<String>,
     /// A Service has left, and nobody has asked for the turn of another one that completes the rest.
     pub(super) left: bool,
     /// What became of it in the last wave.
@@ -210,7 +210,7 @@ impl Record {
             refused: RefusedPods::default(),
             ipv6_nodes: None,
             others: None,
-            binds: false,
+            notes: BTreeSet::new(),
             left: false,
             behind: Behind::No,
             retained: false,
@@ -303,6 +303,11 @@ impl Record {
         all.filter(move |(name, _)| wanted.is_some_and(|wanted| wanted != *name))
     }
 
+    /// Whether nodes and pods that change are followed in a target group between turns.
+    pub(super) fn follows(&self, name: &str, group: &ObservedTargetGroup) -> bool {
+        group.bound.is_none() || self.notes.contains(name)
+    }
+
     /// Whether targets are in target groups of others.
     pub(super) fn is_bound(&self) -> bool {
         let mut groups = self.observed.target_groups.values();
@@ -386,10 +391,10 @@ impl Record {
 
     /// Whether all its target groups are known to have their nodes.
     pub(super) fn has_targets_of(&self, nodes: &Nodes) -> bool {
-        let mut groups = self.observed.target_groups.values();
-        let has = |group: &ObservedTargetGroup| match group.backends() {
+        let mut groups = self.observed.target_groups.iter();
+        let has = |(name, group): (&String, &ObservedTargetGroup)| match group.backends() {
             // The turn of its Service reads what a note has.
-            _ if group.bound.is_some() && !self.binds => true,
+            _ if !self.follows(name, group) => true,
             Backends::Nodes(selector, reached) => group.has(&nodes.selected(&selector, reached)),
             Backends::Pods(_) => true,
         };

@@ -18,7 +18,7 @@ use super::Inner;
 use super::backend::Closed;
 use super::cleanup::Cleaning;
 use super::execute::{Ended, error};
-use super::full::listeners_of_all;
+use super::full::{listeners_of_all, rules_of_all};
 use super::records::{Depth, Record};
 use crate::call::{Call, Ref};
 use crate::client::Client;
@@ -60,6 +60,7 @@ impl Inner {
             return Ok(waits);
         }
         drop(record);
+        self.forget_notes(key);
         self.records.forget(key);
         // The last one waits a while for what belongs to the class: if Ballast is uninstalled, nobody
         // deletes it later.
@@ -85,6 +86,8 @@ impl Inner {
             // Lists do not show listeners, and a full read asks each target group, too.
             Depth::Names => {
                 let read = listeners_of_all(client, &mut record.observed, Urgency::Service).await;
+                read.map_err(|why| error(&why))?;
+                let read = rules_of_all(client, &mut record.observed, Urgency::Service).await;
                 read.map_err(|why| error(&why))?;
             }
             Depth::Doubtful => self.read(client, record, Urgency::Service).await?,

@@ -172,6 +172,7 @@ impl Inner {
             return Fared::Done;
         }
         let changed = self.targets_until(client, &mut record, end).await;
+        self.note(&record);
         let now = Instant::now();
         match changed {
             Ok(changed) => {
@@ -204,9 +205,8 @@ impl Inner {
     ) -> Result<bool, ProviderError> {
         let mut changed = false;
         let groups = record.observed.target_groups.iter();
-        let binds = record.binds;
         let of_nodes =
-            groups.filter(|(_, it)| it.backends().are_nodes() && (binds || it.bound.is_none()));
+            groups.filter(|(name, it)| it.backends().are_nodes() && record.follows(name, it));
         let names: Vec<String> = of_nodes.map(|(name, _)| name.clone()).collect();
         for name in names {
             let Some(group) = record.observed.target_groups.get(&name) else {

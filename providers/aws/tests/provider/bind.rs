@@ -588,3 +588,87 @@ async fn a_crash_at_any_call_of_a_deletion_leaves_no_target() {
         }
     }
 }
+
+/// A Service gets another name: the new one has the same pods, and the former one is deleted.
+#[tokio::test]
+async fn a_target_of_two_services_stays_until_both_are_gone() {
+    let (bed, provider, arn) = prepared("ip").await;
+    bed.fake.edit(|cloud, _| {
+        let group = cloud.target_groups.get_mut(&arn).unwrap();
+        group
+            .tags
+            .insert(TARGETS_FROM.into(), "shop/web shop/new".into());
+    });
+    let new = bound(
+        with_pods(service("new", &[(80, 30_090)]), &[ONE, TWO]),
+        &arn,
+    );
+    settle(&provider, &pods(&arn, &[ONE, TWO])).await.unwrap();
+    settle(&provider, &new).await.unwrap();
+    let (_, calls) = bed.calls_of(delete(&bed, &provider, &web())).await;
+    assert_eq!(has(&bed, &arn), at(&[ONE, TWO]));
+    let count = calls.iter().filter(|it| *it == "DeregisterTargets").count();
+    assert_eq!(count, 0, "nothing drains: {calls:?}");
+    delete(&bed, &provider, &new).await;
+    assert_eq!(has(&bed, &arn), [""; 0]);
+}
+
+/// Another port, another protocol: the targets that stay do not drain.
+#[tokio::test]
+async fn what_moves_to_another_note_stays_registered() {
+    let (bed, provider, arn) = prepared("ip").await;
+    settle(&provider, &pods(&arn, &[ONE, TWO])).await.unwrap();
+    let mut other = with_pods(service("web", &[(8080, 30_080)]), &[ONE, TWO]);
+    other.listeners[0].port = 8080;
+    other
+        .settings
+        .insert(TARGET_GROUPS.into(), format!("8080={arn}"));
+    // The fixture gives each port pods of its own ports: only the note changes for those that stay.
+    settle(&provider, &other).await.unwrap();
+    assert_eq!(noted(&bed).len(), 2);
+    assert_eq!(has(&bed, &arn), noted(&bed));
+}
+
+/// Labels that the nodes need are tags of the note: a wave and a restart know them.
+#[tokio::test]
+async fn other_labels_select_other_nodes() {
+    let (mut bed, provider, arn) = prepared("instance").await;
+    settle(&provider, &bound(web(), &arn)).await.unwrap();
+    let edge = with(bound(web(), &arn), "target-node-labels", "pool=edge");
+    settle(&provider, &edge).await.unwrap();
+    let first = [format!("{}:30080", instance(1))];
+    assert_eq!(has(&bed, &arn), first);
+    bed.add_node();
+    bed.retarget(&provider).await.unwrap();
+    assert_eq!(has(&bed, &arn), first);
+    drop(provider);
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &edge).await.unwrap();
+    assert_eq!(has(&bed, &arn), first);
+}
+
+/// One target group that its owner has deleted holds up no other port.
+#[tokio::test]
+async fn each_port_has_its_own_fate() {
+    let (bed, provider, arn) = prepared("ip").await;
+    let other = Theirs::of("ip").make(&bed, "other");
+    let both = |all: &[&str]| {
+        let mut web = with_pods(service("web", &[(80, 30_080), (443, 30_443)]), all);
+        let value = format!("80={arn},443={other}");
+        web.settings.insert(TARGET_GROUPS.into(), value);
+        web
+    };
+    settle(&provider, &both(&[ONE])).await.unwrap();
+    bed.fake.edit(|cloud, _| {
+        let group = cloud.target_groups.get_mut(&other).unwrap();
+        group.tags.clear();
+    });
+    later(&bed, &provider).await;
+    let why = ensure(&provider, &both(&[TWO]))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(why.contains(&other), "{why}");
+    assert_eq!(has(&bed, &arn), at(&[TWO]));
+    assert_eq!(has(&bed, &other), [""; 0]);
+}

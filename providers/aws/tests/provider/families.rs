@@ -103,7 +103,14 @@ async fn pods_of_each_family_are_targets() {
     let expected = [format!("{four}:8080"), format!("{six}:8080")];
     assert_eq!(targets, expected.into());
     let (_, calls) = bed.calls_of(settle(&provider, &pods(&[four]))).await;
-    assert_eq!(calls, ["DeregisterTargets"]);
+    // Nobody is sent to nothing: clients with IPv6 are translated until a pod has an address.
+    let expected = ["RemoveTags", "DeregisterTargets", "DeleteRule", "AddTags"];
+    assert_eq!(calls, expected);
+    let seen = settle(&provider, &pods(&[four])).await.unwrap();
+    let said = seen.remarks.join(" ");
+    assert!(said.contains("no target has an IPv6 address"), "{said}");
+    settle(&provider, &pods(&[four, six])).await.unwrap();
+    assert_eq!(of_families(&bed.fake.snapshot()), both(1, "false"));
 }
 
 /// Nodes come and go in the target groups of both families.

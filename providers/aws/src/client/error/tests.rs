@@ -34,7 +34,7 @@ fn what_each_code_means() {
         ("TrustStoreNotFound", 400, Cause::NotFound),
         ("ALPNPolicyNotFound", 400, Cause::NotFound),
         ("ResourceInUse", 400, Cause::InUse),
-        ("PriorityInUse", 400, Cause::InUse),
+        ("PriorityInUse", 400, Cause::Duplicate),
         ("CapacityReservationPending", 400, Cause::InUse),
         ("PriorRequestNotComplete", 429, Cause::InUse),
         ("CapacityUnitsLimitExceeded", 400, Cause::Quota),
