@@ -38,7 +38,17 @@ impl<K: Ord> Forward<K> {
         Self(BTreeMap::from([(group, 1)]))
     }
 
-    /// To these groups with their weights.
+    /// To what is there of the groups that somebody asks for. If none of them has a weight, all get the same: connections
+    /// would end nowhere.
+    pub fn divided(groups: impl IntoIterator<Item = (K, u32)>) -> Self {
+        let mut all = Self::weighted(groups);
+        if all.0.values().all(|weight| *weight == 0) {
+            all.0.values_mut().for_each(|weight| *weight = 1);
+        }
+        all
+    }
+
+    /// To these groups with exactly these weights.
     pub fn weighted(groups: impl IntoIterator<Item = (K, u32)>) -> Self {
         let mut all: BTreeMap<K, u32> = groups.into_iter().collect();
         if let (1, Some(mut alone)) = (all.len(), all.first_entry()) {
@@ -107,7 +117,13 @@ mod tests {
             Forward::weighted([("a", 7), ("b", 1)]),
             Forward::weighted([("a", 1), ("b", 1)])
         );
-        let both = Forward::weighted([("b", 0), ("a", 9)]);
+        let all_zero = [("a", 0), ("b", 0)];
+        assert_eq!(
+            Forward::divided(all_zero),
+            Forward::weighted([("a", 1), ("b", 1)])
+        );
+        assert_ne!(Forward::weighted(all_zero), Forward::divided(all_zero));
+        let both = Forward::divided([("b", 0), ("a", 9)]);
         assert_eq!(both.to_string(), "a (weight 9) and b (weight 0)");
         assert_eq!((both.only(), Forward::to("a").only()), (None, Some(&"a")));
         assert_eq!(both.map(|it| it.len() + 1).only(), Some(&2));

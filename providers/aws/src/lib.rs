@@ -1,4 +1,4 @@
-//! AWS: each Service gets a Network Load Balancer (NLB).
+//! AWS: each Service gets a Network Load Balancer (NLB), or has its targets in target groups of others.
 //!
 //! The parts that decide make no call, read no clock (`now` is an argument) and know no Kubernetes
 //! types. [`provider`] carries out what they decide, through [`client`] and [`pace`], which decide nothing.
@@ -6,11 +6,13 @@
 //! - [`annotations`]: every annotation that Services on AWS may have, and what Ballast does
 //!   with it.
 //! - [`adopt`]: which load balancer of another controller a Service may take over.
+//! - [`bind`]: in which target groups of others a Service may register its targets.
 //! - [`settings`]: what a class and a Service ask of an NLB, parsed and merged.
 //! - `requests`: what a Service asks for in other ways, and AWS cannot do.
 //! - [`desired`]: the cloud objects that one Service needs.
 //! - [`observed`]: those that it has.
 //! - [`target`]: one target, as AWS names it.
+//! - [`forward`]: to which target groups a listener or a rule sends, and with which weights.
 //! - [`nodes`]: which nodes are targets of which target group.
 //! - [`pods`]: which pods are.
 //! - [`call`]: one call to AWS.

@@ -19,6 +19,15 @@
 //! removed. A load balancer of another scheme has nothing in common with its successor, and stays
 //! until the caller says that the successor serves.
 //!
+//! A load balancer that gets or loses IPv6 addresses keeps its listeners of TCP. Those with UDP have one family of target
+//! groups, which depends on the load balancer's, so AWS permits no order in which they could stay:
+//!
+//! ```text
+//!  DeleteListener (UDP) ─▶ it gets IPv6 ─▶ listeners of TCP, and their rules ─▶ it loses IPv6 ─▶ CreateListener (UDP)
+//! ```
+//!
+//! It gets IPv6 before a listener has a rule for clients with IPv6 addresses, and loses it after the last such rule.
+//!
 //! The security group of a new load balancer is made first, because AWS never makes it twice: if it is new,
 //! so is everything else, with one exception (`Record::is_first`). A target group, a load balancer or a
 //! listener that is there already looks in AWS's answer as if it were new.

@@ -1,5 +1,5 @@
 //! The provider of an `aws` class: one Network Load Balancer for each Service, or for all Services with the same share
-//! key.
+//! key. A Service that names target groups of others has its targets there instead ([`crate::bind`]).
 //!
 //! It carries out what the pure parts of this crate decide, and keeps what it knows of AWS, so that
 //! a Service that has not changed costs no call.
@@ -21,7 +21,8 @@
 //! - **A call without an answer** makes the record of its load balancer doubtful. It is read from AWS
 //!   again before the next plan.
 //! - **Ownership** is in tags alone. An object with a name of ours and without our tags is refused
-//!   by its ARN, and never touched.
+//!   by its ARN, and never touched. Of target groups of others Ballast changes targets only: those in its notes,
+//!   while a tag of the owner permits it ([`crate::bind`]).
 //! - It never waits for AWS to finish something: the controller asks again later, or [`follow`] tells
 //!   it.
 //!

@@ -59,11 +59,8 @@ impl Desired {
     }
 }
 
-/// What is left of target groups. If none of them has a weight, all get the same.
+/// What is left of target groups.
 fn left(forward: &Forward<String>, stays: impl Fn(&String) -> bool) -> Forward<String> {
     let all = forward.iter().filter(|(name, _)| stays(name));
-    let all: Vec<(String, u32)> = all.map(|(name, it)| (name.clone(), it)).collect();
-    let none = all.iter().all(|(_, weight)| *weight == 0);
-    let all = all.into_iter();
-    Forward::weighted(all.map(|(name, weight)| (name, if none { 1 } else { weight })))
+    Forward::divided(all.map(|(name, weight)| (name.clone(), weight)))
 }

@@ -72,18 +72,13 @@ pub(super) fn divide(parts: &[Part<'_>], all: &mut [Served], remarks: &mut [Vec<
                     )),
                 }
             }
-            if chosen.iter().all(|(_, weight)| *weight == 0) {
-                for (_, weight) in &mut chosen {
-                    *weight = 1;
-                }
-            }
             let Some(listener) = all[at].listeners.get_mut(&weighted.port) else {
                 continue;
             };
             let default = chosen.iter();
             let default =
                 default.map(|(it, weight)| (it.default.clone(), (*weight).min(MOST_WEIGHT)));
-            listener.forward = Forward::weighted(default);
+            listener.forward = Forward::divided(default);
             if listener.ipv6.is_none() {
                 continue;
             }
@@ -92,7 +87,7 @@ pub(super) fn divide(parts: &[Part<'_>], all: &mut [Served], remarks: &mut [Vec<
                 Some((it.ipv6.clone()?, weight))
             });
             let ipv6: Option<Vec<_>> = ipv6.collect();
-            listener.ipv6 = ipv6.map(Forward::weighted);
+            listener.ipv6 = ipv6.map(Forward::divided);
             if listener.ipv6.is_none() {
                 remarks[at].push(format!(
                     "annotation {key}: not all of these Services have target groups for clients with IPv6, so targets do not see the addresses of such clients, but IPv4 addresses of the load balancer"

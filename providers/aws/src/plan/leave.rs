@@ -80,5 +80,5 @@ fn rest(forward: &Forward<Arn>, groups: &BTreeSet<&Arn>) -> Option<Forward<Ref>>
     let others: Vec<(Ref, u32)> = others
         .map(|(arn, weight)| (Ref::Known(arn.clone()), weight))
         .collect();
-    (!others.is_empty()).then(|| Forward::weighted(others))
+    (!others.is_empty()).then(|| Forward::divided(others))
 }

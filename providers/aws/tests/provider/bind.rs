@@ -1,5 +1,7 @@
 //! Targets in target groups that others own.
 
+mod faults;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Load balancers with IPv6 addresses, and clients of both families.
 
+mod changes;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

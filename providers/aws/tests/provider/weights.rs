@@ -1,7 +1,11 @@
 //! Listeners that divide their connections among Services of one load balancer.
 
+mod faults;
+
+use std::time::Duration;
+
 use ballast_aws::annotations::ACTIONS;
-use ballast_provider::{LoadBalancer, Provider};
+use ballast_provider::{LoadBalancer, Protocol, Provider};
 
 use crate::bed::{Bed, writes};
 use crate::sharing::{leave, member, turn};
@@ -9,13 +13,17 @@ use crate::support::settle_all;
 
 /// Port 80 of this Service is divided by these weights.
 fn divided(name: &str, shares: &[(&str, u16, u32)]) -> LoadBalancer {
-    let mut one = member(name, 80);
+    weighted(member(name, 80), "TCP-80", shares)
+}
+
+/// A listener of this Service, such as `TCP-80`, is divided by these weights.
+fn weighted(mut one: LoadBalancer, listener: &str, shares: &[(&str, u16, u32)]) -> LoadBalancer {
     let groups = shares.iter().map(|(service, port, weight)| {
         format!(r#"{{"serviceName":"{service}","servicePort":{port},"weight":{weight}}}"#)
     });
     let groups = groups.collect::<Vec<_>>().join(",");
     let value = format!(r#"{{"type":"forward","forwardConfig":{{"targetGroups":[{groups}]}}}}"#);
-    one.settings.insert(format!("{ACTIONS}TCP-80"), value);
+    one.settings.insert(format!("{ACTIONS}{listener}"), value);
     one
 }
 
@@ -97,4 +105,94 @@ async fn who_leaves_stops_no_other() {
     assert!(seen[0].remarks.join(" ").contains("next"), "{seen:?}");
     // Its load balancer, its target group and its security group.
     assert_eq!(provider.inventory().await.unwrap().len(), 3);
+}
+
+/// `web` and a third one have the weight 0, and the one with all of it leaves.
+#[tokio::test]
+async fn who_leaves_with_all_connections_stops_no_other() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = divided(
+        "web",
+        &[("web", 80, 0), ("next", 81, 100), ("third", 82, 0)],
+    );
+    let (next, third) = (member("next", 81), member("third", 82));
+    let all = [web.clone(), next.clone(), third.clone()];
+    settle_all(&provider, &all).await.unwrap();
+    leave(&bed, &provider, &next).await.unwrap();
+    let get = |all: &[(String, Option<u32>)]| all.iter().any(|(_, it)| it.unwrap_or(1) > 0);
+    let left = weights(&bed);
+    assert!(get(&left), "{left:?}");
+    settle_all(&provider, &[web, third]).await.unwrap();
+    let left = weights(&bed);
+    assert!(get(&left), "{left:?}");
+}
+
+/// A Service gets another number for its port, comes back, and the weights are removed.
+#[tokio::test]
+async fn a_service_without_the_port_gets_nothing() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = divided("web", &[("web", 80, 0), ("next", 81, 100)]);
+    let both = [web.clone(), member("next", 81)];
+    settle_all(&provider, &both).await.unwrap();
+    let moved = [web.clone(), member("next", 83)];
+    let seen = settle_all(&provider, &moved).await.unwrap();
+    let said = seen[0].1.remarks.join(" ");
+    assert!(said.contains("has no port 81"), "{said}");
+    assert_eq!(weights(&bed).len(), 1);
+    settle_all(&provider, &both).await.unwrap();
+    assert_eq!(weights(&bed).len(), 2);
+    let mut plain = web;
+    plain.settings.retain(|key, _| !key.starts_with(ACTIONS));
+    settle_all(&provider, &[plain, member("next", 81)])
+        .await
+        .unwrap();
+    assert_eq!(weights(&bed).len(), 1);
+}
+
+/// Weights that somebody changes by hand are undone by looks.
+#[tokio::test]
+async fn changes_of_weights_by_hand_are_undone() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let both = [
+        divided("web", &[("web", 80, 0), ("next", 81, 100)]),
+        member("next", 81),
+    ];
+    settle_all(&provider, &both).await.unwrap();
+    let before = weights(&bed);
+    bed.fake.edit(|cloud, _| {
+        let mut listeners = cloud.listeners.values_mut();
+        let listener = listeners.find(|it| it.port == 80).unwrap();
+        for (_, weight) in &mut listener.forward {
+            *weight = Some(7);
+        }
+    });
+    bed.fake.advance(Duration::from_mins(10));
+    for _ in 0..6 {
+        provider.look().await;
+    }
+    settle_all(&provider, &both).await.unwrap();
+    assert_eq!(weights(&bed), before);
+}
+
+/// TCP and UDP on one port are one listener, so two annotations for it contradict each other.
+#[tokio::test]
+async fn two_annotations_for_one_listener_are_refused() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let both_protocols = |name, port| {
+        let mut one = member(name, port);
+        let mut second = one.listeners[0].clone();
+        second.protocol = Protocol::Udp;
+        one.listeners.push(second);
+        one
+    };
+    let web = both_protocols("web", 80);
+    let web = weighted(web, "TCP-80", &[("web", 80, 90), ("next", 81, 10)]);
+    let web = weighted(web, "UDP-80", &[("web", 80, 30), ("next", 81, 10)]);
+    let why = turn(&provider, &[web, both_protocols("next", 81)]).await;
+    let why = why.unwrap_err().to_string();
+    assert!(why.contains("UDP-80"), "{why}");
 }

@@ -97,8 +97,9 @@ fn honoured(field: Field, base: &Seen, changed: &Seen, said: &Said) -> Result<()
     let met = match field {
         Field::RequestedAddresses | Field::Published => said.has_wanted,
         Field::ShareKey => said.shares,
-        // A cloud with both families gives both, whatever the policy.
-        Field::FamilyPolicy if said.families.len() == 2 => true,
+        // A cloud with both families gives both, whatever the policy. Behind a name
+        // the families do not show; `wishes.rs` asks for `RequireDualStack`.
+        Field::FamilyPolicy if said.families.len() == 2 || said.names > 0 => true,
         _ => base != changed,
     };
     if met { Ok(()) } else { Err("is ignored") }

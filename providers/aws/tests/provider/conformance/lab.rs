@@ -84,8 +84,6 @@ impl Lab for AwsLab {
             | Field::Endpoints
             | Field::Labels
             | Field::NamespaceLabels
-            // The subnets of the lab have both families.
-            | Field::FamilyPolicy
             | Field::TargetName
             | Field::TargetAddresses
             | Field::TargetLabels
@@ -97,6 +95,7 @@ impl Lab for AwsLab {
             | Field::Port
             | Field::NodePort
             | Field::Families
+            | Field::FamilyPolicy
             | Field::TrafficPolicy
             | Field::HealthCheckNodePort
             | Field::Affinity
