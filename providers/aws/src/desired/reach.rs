@@ -32,8 +32,7 @@ impl Desired {
                 let group = groups.get(name);
                 group.is_some_and(|group| group.tags.get(SERVICE_UID) == own)
             };
-            let stays =
-                |name: &String| is_own(name) || groups.get(name).is_some_and(|it| is_lent(it));
+            let stays = |name: &String| is_own(name) || groups.get(name).is_some_and(&is_lent);
             listener.forward = left(&listener.forward, stays);
             let Some(ipv6) = &listener.ipv6 else {
                 continue;
@@ -41,7 +40,7 @@ impl Desired {
             let ipv6 = left(ipv6, stays);
             let any = |forward: &Forward<String>| {
                 let mut all = forward.groups().filter_map(|name| groups.get(name));
-                all.any(|group| has_targets(group))
+                all.any(&has_targets)
             };
             let reached = any(&ipv6) || !any(&listener.forward);
             if !reached && let Some(own) = own {

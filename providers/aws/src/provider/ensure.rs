@@ -288,12 +288,8 @@ impl Inner {
         }
         let calls = std::mem::take(&mut plan.calls);
         let owners = Owners::of(&calls);
-        let left_out = |call: &&Call| owners.is_left_out(call, &record.observed, &record.faults);
-        plan.calls = calls
-            .iter()
-            .filter(|call| !left_out(call))
-            .cloned()
-            .collect();
+        let stays = |it: &&Call| !owners.is_left_out(it, &record.observed, &record.faults);
+        plan.calls = calls.iter().filter(stays).cloned().collect();
         if must_wait(&plan, record) {
             return Ok(Step::Settled(said));
         }

@@ -1,4 +1,5 @@
 //! What is known of the objects of each load balancer: that of one Service, or of several that share it. No I/O.
+//! A Service with target groups of others has notes instead ([`crate::bind`]).
 //!
 //! ```text
 //!             restore                 read                       a call without an answer

@@ -145,6 +145,8 @@ async fn they_must_agree_on_what_a_load_balancer_has_once() {
         ("inbound-sg-rules-on-private-link-traffic", "off"),
         ("attributes", "load_balancing.cross_zone.enabled=true"),
         ("private-ipv4-addresses", "10.0.100.9"),
+        ("ip-address-type", "dualstack"),
+        ("minimum-load-balancer-capacity", "CapacityUnits=500"),
     ] {
         for members in [
             [web(), with(api(), name, value)],

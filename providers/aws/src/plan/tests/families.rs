@@ -221,13 +221,16 @@ fn who_leaves_is_no_target_of_others() {
     let (first, second) = (first.arn.clone(), second.arn.clone());
     let (calls, cleanup) = leave(&seen, "uid-2");
     let calls: Vec<_> = calls.iter().map(ToString::to_string).collect();
+    let [tags, rest @ ..] = &calls[..] else {
+        panic!("no call");
+    };
+    // The load balancer is not as applied until the others have a turn.
+    assert!(tags.starts_with("RemoveTags"), "{calls:?}");
     let expected = [
-        calls[0].clone(),
         format!("ModifyListener: {first} sends to {own}"),
         format!("DeleteListener: {second}"),
     ];
-    assert!(calls[0].starts_with("RemoveTags"), "{calls:?}");
-    assert_eq!(calls, expected);
+    assert_eq!(rest, expected);
     let deletes = Call::DeleteTargetGroup {
         target_group: other,
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ballast_aws::bind::TARGET_GROUPS;
 use ballast_aws_fake::state::targets::Description;
 use ballast_aws_fake::{Config, Fault};
-use ballast_provider::{LoadBalancer, Provider};
+use ballast_provider::LoadBalancer;
 
 use super::{ONE, THREE, TWO, Theirs, at, bound, has, prepared, web};
 use crate::bed::{Bed, delete, ports, registered, service, settle, with_pods};
