@@ -64,7 +64,7 @@ mod leave;
 mod listeners;
 
 use self::bind::unbind;
-pub use self::bind::{bind, is_needed_as_note};
+pub use self::bind::{bind, is_needed_as_note, unbind_all};
 use self::differences::changes;
 use self::kept::Kept;
 pub use self::kept::serves_any;

@@ -37,6 +37,7 @@ mod backend;
 mod bind;
 mod capacity;
 mod cleanup;
+mod decode;
 mod drift;
 mod ensure;
 mod everything;
@@ -49,11 +50,13 @@ mod inventory;
 mod lists;
 mod named;
 mod network;
+mod notes;
 mod pods;
 mod records;
 mod release;
 mod retarget;
 mod said;
+mod settled;
 mod status;
 mod tags;
 mod targets;
@@ -113,8 +116,8 @@ struct Inner {
     kept: Mutex<Kept>,
     /// Held while the tag of the backend group is written or removed.
     tagging: tokio::sync::Mutex<()>,
-    /// What notes say of target groups of others, by the key of their record ([`bind`]).
-    noted: Mutex<bind::Noted>,
+    /// What notes say of target groups of others.
+    notes: Mutex<notes::Notes>,
     /// Wakes [`follow`]: there is something to poll.
     polls: Notify,
 }
@@ -165,7 +168,7 @@ impl AwsProvider {
             targets: Mutex::default(),
             kept: Mutex::default(),
             tagging: tokio::sync::Mutex::default(),
-            noted: Mutex::default(),
+            notes: Mutex::default(),
             polls: Notify::new(),
         };
         Self {

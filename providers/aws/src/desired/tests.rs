@@ -1,9 +1,11 @@
 use std::net::IpAddr;
 
-use ballast_provider::{Affinity, Listener, ServiceId, TrafficPolicy};
+use ballast_provider::{Affinity, Family, Listener, Protocol, ServiceId, TrafficPolicy};
 
 use super::*;
-use crate::settings::attributes;
+use crate::nodes::Selector;
+use crate::settings::tls::Alpn;
+use crate::settings::{CheckProtocol, attributes};
 
 mod clients;
 mod families;

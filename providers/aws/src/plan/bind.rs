@@ -19,6 +19,7 @@ pub fn bind(
 ) -> Plan {
     let mut plan = Plan::default();
     // What moves to another note stays registered.
+    let mut known = true;
     let mut stays: BTreeMap<&str, BTreeSet<TargetId>> = BTreeMap::new();
     for (name, note) in notes {
         let there = observed.target_groups.get(name);
@@ -36,18 +37,23 @@ pub fn bind(
                 stays.entry(arn).or_default().extend(wanted.clone());
             }
             let made = note.made(String::new());
-            let known = there.unwrap_or(&made);
             let target_group = reference(there, name);
-            plan.calls.extend(targets(&target_group, known, &wanted));
+            let there = there.unwrap_or(&made);
+            plan.calls.extend(targets(&target_group, there, &wanted));
+        } else {
+            known = false;
         }
     }
     let others = observed.target_groups.iter();
     let others = others.filter(|(name, _)| !notes.contains_key(*name));
     let none = BTreeSet::new();
     let stays = |one: &ObservedTargetGroup| stays.get(one.served().as_str()).unwrap_or(&none);
-    plan.cleanup = others
-        .flat_map(|(_, one)| unbind_but(one, stays(one)))
-        .collect();
+    // What leaves has a successor.
+    if known {
+        plan.cleanup = others
+            .flat_map(|(_, one)| unbind_but(one, stays(one)))
+            .collect();
+    }
     plan
 }
 
@@ -109,6 +115,13 @@ fn unbind_but(one: &ObservedTargetGroup, stay: &BTreeSet<TargetId>) -> Vec<Call>
         target_group: one.arn.clone(),
     });
     calls
+}
+
+/// The calls that delete all notes.
+pub fn unbind_all(observed: &Observed) -> Vec<Call> {
+    let groups = observed.target_groups.values();
+    let notes = groups.filter(|one| one.bound.is_some());
+    notes.flat_map(unbind).collect()
 }
 
 /// Whether a call deletes a note of targets that are registered.

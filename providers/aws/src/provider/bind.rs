@@ -5,10 +5,9 @@
 //! balancer, whose name is published. What the notes say is planned and executed as everything else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ballast_provider::{Balancer, Key, Observed, ProviderError, Reason, Refusal, ServiceId};
+use ballast_provider::{Balancer, Observed, ProviderError, Reason, Refusal, ServiceId};
 use tokio::time::Instant;
 
 use super::Inner;
@@ -21,14 +20,12 @@ use super::said::{Asked, Said};
 use super::status;
 use crate::annotations::PREFIX;
 use crate::bind::{self, Asking, Permitted, Seen, TARGET_GROUPS};
-use crate::call::Call;
 use crate::client::{CallError, Client};
 use crate::desired::{self, TargetGroup};
 use crate::observed::Arn;
 use crate::plan::{self, Situation};
 use crate::pods::Pods;
 use crate::rate::Urgency;
-use crate::target::TargetId;
 
 /// How long a look at target groups of others counts.
 const FRESH: Duration = Duration::from_mins(10);
@@ -52,63 +49,9 @@ pub(super) struct Others {
     hostnames: BTreeSet<String>,
 }
 
-/// The targets in notes by the key of their record and the target group that they are about.
-pub(super) type Noted = BTreeMap<Key, BTreeMap<Arn, BTreeSet<TargetId>>>;
-
 // === impl Inner ===
 
 impl Inner {
-    fn noted(&self) -> MutexGuard<'_, Noted> {
-        // Each change is one insertion or removal.
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Remembers what the notes of a record say.
-    pub(super) fn note(&self, record: &Record) {
-        let mut all: BTreeMap<Arn, BTreeSet<TargetId>> = BTreeMap::new();
-        for group in record.observed.target_groups.values() {
-            if let Some(bound) = &group.bound {
-                let targets = all.entry(bound.arn.clone()).or_default();
-                targets.extend(group.targets.iter().cloned());
-            }
-        }
-        let mut noted = self.noted();
-        if all.is_empty() {
-            noted.remove(&record.key);
-        } else {
-            noted.insert(record.key.clone(), all);
-        }
-    }
-
-    /// Forgets the notes of a record that is gone.
-    pub(super) fn forget_notes(&self, key: &Key) {
-        self.noted().remove(key);
-    }
-
-    /// A call without the targets that another Service of the class has in the same target group. `None`: with all.
-    pub(super) fn without_noted(&self, key: &Key, call: &Call) -> Option<Call> {
-        let Call::DeregisterTargets {
-            target_group,
-            targets,
-        } = call
-        else {
-            return None;
-        };
-        let arn = target_group.known()?;
-        let noted = self.noted();
-        let others = noted.iter().filter(|(other, _)| *other != key);
-        let others: BTreeSet<&TargetId> = others
-            .filter_map(|(_, notes)| notes.get(arn))
-            .flatten()
-            .collect();
-        let left = targets.iter().filter(|one| !others.contains(one));
-        let left: Vec<TargetId> = left.cloned().collect();
-        (left.len() < targets.len()).then(|| Call::DeregisterTargets {
-            target_group: target_group.clone(),
-            targets: left,
-        })
-    }
-
     /// Brings the targets to what the Service asks for.
     pub(super) async fn bind(
         &self,
@@ -128,7 +71,7 @@ impl Inner {
             if !record.observed.load_balancers.is_empty() {
                 return Err(has_a_load_balancer().into());
             }
-            record.notes.clear();
+            record.keep_notes(one.settings.bound.values());
             self.look_at_others(client, one, record).await?;
             let permitted = self.permitted(client, one, record).await?;
             record.members = BTreeSet::from([one.id().clone()]);

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Inner;
-use super::execute::{is_done, make};
+use super::execute::is_done;
 use super::records::{Depth, Leftover, Record};
 use crate::call::Call;
 use crate::client::{Answer, CallError, Cause, Client, Ids};
@@ -91,14 +91,10 @@ impl Inner {
                 cleaned.left = Some(pause);
                 continue;
             }
-            let trimmed = self.without_noted(&record.key, call);
-            if matches!(&trimmed, Some(Call::DeregisterTargets { targets, .. }) if targets.is_empty())
-            {
-                effect::apply(&mut record.observed, call, &ids, &Answer::default());
-                continue;
-            }
-            let made = trimmed.as_ref().unwrap_or(call);
-            let why = match make(client, record, made, cleaning.urgency(), &ids).await {
+            let (_alone, answer) = self
+                .make_alone(client, record, call, cleaning.urgency(), &ids)
+                .await;
+            let why = match answer {
                 Ok(answer) => {
                     effect::apply(&mut record.observed, call, &ids, &answer);
                     continue;

@@ -3,20 +3,22 @@
 //! In most turns nothing differs, and no call is made. Otherwise it reads what is not known, plans
 //! and executes; if AWS has something else than was known, once more from the start.
 
+mod choose;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_provider::mark::SERVICE_UID;
 use ballast_provider::{
     Balancer, Endpoint, LoadBalancer, Observed, ProviderError, Readiness, Refusal, ServiceId,
 };
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+use self::choose::{first_part, must_wait, reachable, unknown_pods, unread_part};
 use super::Inner;
 use super::cleanup::Cleaning;
-use super::execute::{Ended, error, may_return_another};
-use super::faults::{Faults, Owners};
+use super::execute::{Ended, error};
+use super::faults::Owners;
 use super::health::Needs;
 use super::network::mendable;
 use super::records::{Behind, Depth, Extent, Record};
@@ -24,9 +26,9 @@ use super::said::{Asked, Said, no_target};
 use super::status::{self, Words};
 use crate::call::Call;
 use crate::client::Client;
-use crate::desired::{self, Desired, Outcome, Part, PrefixLists, TargetGroup};
-use crate::observed::{Observed as There, ObservedLoadBalancer};
-use crate::plan::{self, Plan, Situation};
+use crate::desired::{self, Desired, Outcome, Part, PrefixLists};
+use crate::observed::ObservedLoadBalancer;
+use crate::plan::{self, Situation};
 use crate::pods::Pods;
 use crate::rate::Urgency;
 use crate::requests;
@@ -138,9 +140,11 @@ impl Inner {
         record.contradiction = None;
         record.faults.clear();
         let bound = asked.first().filter(|one| !one.settings.bound.is_empty());
-        let ended = match bound {
-            Some(one) => self.bind(client, balancer, one, record).await,
-            None => self.rounds(client, balancer, &mut asked, record).await,
+        let ended = if let Some(one) = bound {
+            self.bind(client, balancer, one, record).await
+        } else {
+            record.names_no_others();
+            self.rounds(client, balancer, &mut asked, record).await
         };
         // Pods come and go, whatever else somebody must mend first.
         if matches!(&ended, Err(why) if !matches!(why, ProviderError::Throttled { .. })) {
@@ -258,7 +262,7 @@ impl Inner {
         let units = desired.capacity;
         record.capacity.want(units);
         if record.depth == Depth::Names {
-            let step = self.by_name(client, record, &desired, &pods, &mut said);
+            let step = self.by_name(client, record, &desired, &parts, &pods, &said);
             if let Some(step) = step.await? {
                 return Ok(step);
             }
@@ -392,10 +396,21 @@ impl Inner {
         client: &Client,
         record: &mut Record,
         desired: &Desired,
+        parts: &[Part<'_>],
         pods: &Pods,
-        said: &mut Said,
+        said: &Said,
     ) -> Result<Option<Step>, ProviderError> {
-        if plan::is_finished(desired, &record.observed)
+        // Who has lost its targets since is in no listener.
+        let situation = Situation {
+            nodes: self.targets().nodes(),
+            pods: pods.clone(),
+            successor_serves: false,
+            prefix_lists: PrefixLists::new(),
+            reservation_waits: false,
+        };
+        let mut said = said.clone();
+        let now = reachable(desired.clone(), &situation, record, parts, &mut said);
+        if plan::is_finished(&now, &record.observed)
             && record.faults.is_empty()
             && record.targets_known
             && record.behind == Behind::No
@@ -404,7 +419,7 @@ impl Inner {
             if self.follow_pods(client, record, pods).await? == Ended::Stale {
                 return Ok(Some(Step::Again));
             }
-            return Ok(Some(Step::Settled(std::mem::take(said))));
+            return Ok(Some(Step::Settled(said)));
         }
         self.read(client, record, Urgency::Service).await?;
         Ok(record.retained.then_some(Step::Again))
@@ -452,79 +467,4 @@ impl Inner {
             ended => Ok(ended),
         }
     }
-}
-
-/// The Services of target groups that do not exist yet, and of which nobody knows which pods they get: no listener
-/// moves to an empty one.
-fn unknown_pods(desired: &Desired, situation: &Situation, observed: &There) -> Faults {
-    let new = desired
-        .target_groups
-        .values()
-        .filter(|group| !observed.target_groups.contains_key(&group.name));
-    let unknown = new.filter(|group| {
-        let backends = group.backends();
-        !backends.are_nodes() && situation.targets(&backends, &group.tags).is_none()
-    });
-    let named = unknown.filter_map(|group| {
-        let uid = group.tags.get(SERVICE_UID)?.as_str();
-        let why = "the pods of the Service are not known yet, so nothing is sent to them";
-        Some((Arc::from(uid), ProviderError::transient(why)))
-    });
-    named.collect()
-}
-
-/// What the Services ask for, without target groups to which nothing can be sent now.
-fn reachable(
-    desired: Desired,
-    situation: &Situation,
-    record: &Record,
-    parts: &[Part<'_>],
-    said: &mut Said,
-) -> Desired {
-    let has_now = |group: &TargetGroup| {
-        let there = record.observed.target_groups.get(&group.name);
-        there.is_some_and(|there| !there.targets.is_empty())
-    };
-    let gets = |group: &TargetGroup| {
-        let targets = situation.targets(&group.backends(), &group.tags);
-        targets.is_some_and(|targets| !targets.is_empty())
-    };
-    let refused = |group: &TargetGroup| {
-        let uid = group.tags.get(SERVICE_UID);
-        uid.is_some_and(|uid| record.faults.contains_key(uid.as_str()))
-    };
-    // What nobody knows stays as it is.
-    let unknown = |group: &TargetGroup| situation.targets(&group.backends(), &group.tags).is_none();
-    let (desired, remarks) = desired.reachable(
-        |group| gets(group) || (unknown(group) && has_now(group)),
-        |group| has_now(group) || (gets(group) && !refused(group)),
-    );
-    for (part, of_part) in parts.iter().zip(&mut said.of_each) {
-        let remark = remarks.get(&*part.service.id.uid);
-        of_part.extend(remark.map(|it| (*it).to_owned()));
-    }
-    desired
-}
-
-/// A load balancer that AWS could not make is made again only some minutes later.
-fn must_wait(plan: &Plan, record: &Record) -> bool {
-    let remakes = |call: &Call| matches!(call, Call::DeleteLoadBalancer { .. });
-    let since = record.remade.map(|at| at.elapsed());
-    plan.calls.iter().any(remakes) && since.is_some_and(|since| since < REMAKE)
-}
-
-/// Where a plan is cut in two, so that the name of a new load balancer is published before the
-/// rest is made.
-fn first_part(plan: &Plan) -> Option<usize> {
-    let creates = |call: &Call| matches!(call, Call::CreateLoadBalancer { .. });
-    plan.calls.iter().position(creates).map(|at| at + 1)
-}
-
-/// Where a plan is cut if AWS may return what a former process has made: a target group is read before a listener
-/// sends to it, and a listener before everything counts as applied.
-fn unread_part(plan: &Plan) -> Option<usize> {
-    let is_listener = |call: &Call| matches!(call, Call::CreateListener { .. });
-    let last = |which: &dyn Fn(&Call) -> bool| plan.calls.iter().rposition(which);
-    let behind = last(&|call| may_return_another(call) && !is_listener(call));
-    behind.or_else(|| last(&is_listener)).map(|at| at + 1)
 }

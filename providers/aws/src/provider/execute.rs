@@ -182,15 +182,10 @@ impl Inner {
                 return Ended::Stale;
             }
             let first = record.is_first(call);
-            let trimmed = self.without_noted(&record.key, call);
-            if matches!(&trimmed, Some(Call::DeregisterTargets { targets, .. }) if targets.is_empty())
-            {
-                // It is another Service's from now on.
-                effect::apply(&mut record.observed, call, &ids, &Answer::default());
-                continue;
-            }
-            let made = trimmed.as_ref().unwrap_or(call);
-            match make(client, record, made, call.urgency(), &ids).await {
+            let (alone, answer) = self
+                .make_alone(client, record, call, call.urgency(), &ids)
+                .await;
+            match answer {
                 Ok(answer) => {
                     if first {
                         record.reaches(Extent::All);
@@ -240,6 +235,7 @@ impl Inner {
                     record.answered(before);
                     record.refused.refuse(registered.pods, Instant::now());
                     for call in &registered.made {
+                        self.has_registered(record, call, alone.as_ref());
                         effect::apply(&mut record.observed, call, &ids, &Answer::default());
                         accepted(record, call);
                     }
@@ -335,7 +331,7 @@ fn isolate(
 }
 
 /// Whether a target group is one that others own.
-fn is_of_others(record: &Record, target_group: &Ref) -> bool {
+pub(super) fn is_of_others(record: &Record, target_group: &Ref) -> bool {
     let mut groups = record.observed.target_groups.values();
     groups.any(|one| {
         let bound = one.bound.as_ref().map(|bound| bound.arn.as_str());

@@ -13,13 +13,19 @@ use ballast_provider::mark::SERVICE_UID;
 use crate::call::{Call, Ref};
 use crate::client::values::Tags;
 use crate::client::{CallError, Cause};
+use crate::forward::Forward;
 use crate::observed::Observed;
 
 /// What single Services cannot have in this turn, by their UIDs: what AWS has refused, or does not know.
 pub(super) type Faults = BTreeMap<Arc<str>, ProviderError>;
 
-/// The Services of the objects that a plan makes, by their names in the plan.
-pub(super) struct Owners<'a>(BTreeMap<&'a str, &'a str>);
+/// What a plan makes, by the names in the plan.
+pub(super) struct Owners<'a> {
+    /// The UIDs of the Services that it is for.
+    of: BTreeMap<&'a str, &'a str>,
+    /// Where listeners send connections.
+    forwards: BTreeMap<&'a str, &'a Forward<Ref>>,
+}
 
 /// Whether it is what one Service asks for that AWS refuses, and not what AWS refuses anybody now.
 pub(super) const fn is_of_one(why: &CallError) -> bool {
@@ -40,7 +46,14 @@ impl<'a> Owners<'a> {
             }
             _ => None,
         });
-        Self(made.collect())
+        let forwards = calls.iter().filter_map(|call| match call {
+            Call::CreateListener { forward, .. } => Some((call.makes()?, forward)),
+            _ => None,
+        });
+        Self {
+            of: made.collect(),
+            forwards: forwards.collect(),
+        }
     }
 
     /// The UID of the only Service that a call concerns; `None` if it concerns the load balancer.
@@ -77,17 +90,25 @@ impl<'a> Owners<'a> {
                 || self.sends_to_nothing(call, observed, faults))
     }
 
-    /// Whether a listener would send to a target group without targets, of a Service that cannot have some.
+    /// Whether a listener would send to a target group without targets, of a Service that cannot have some. Then it is
+    /// not made, and nothing that is about it.
     fn sends_to_nothing(&self, call: &Call, observed: &Observed, faults: &Faults) -> bool {
-        let (Call::CreateListener { forward, .. }
-        | Call::ModifyListener {
-            forward: Some(forward),
-            ..
-        }
-        | Call::CreateRule { forward, .. }
-        | Call::ModifyRule { forward, .. }) = call
-        else {
-            return false;
+        let own = match call {
+            Call::CreateListener { forward, .. }
+            | Call::ModifyListener {
+                forward: Some(forward),
+                ..
+            }
+            | Call::CreateRule { forward, .. }
+            | Call::ModifyRule { forward, .. } => Some(forward),
+            _ => None,
+        };
+        let listener = match call {
+            Call::CreateRule { listener, .. }
+            | Call::ModifyListenerAttributes { listener, .. }
+            | Call::AddListenerCertificates { listener, .. }
+            | Call::RemoveListenerCertificates { listener, .. } => self.forward_of(listener),
+            _ => None,
         };
         let empty = |of: &Ref| {
             let mut groups = observed.target_groups.values();
@@ -98,12 +119,21 @@ impl<'a> Owners<'a> {
             let uid = self.of_ref(of, observed);
             uid.is_some_and(|uid| faults.contains_key(uid))
         };
-        forward.groups().any(|of| refused(of) && empty(of))
+        let mut groups = own.into_iter().chain(listener).flat_map(Forward::groups);
+        groups.any(|of| refused(of) && empty(of))
+    }
+
+    /// Where a listener sends connections that the plan makes.
+    fn forward_of(&self, listener: &Ref) -> Option<&'a Forward<Ref>> {
+        match listener {
+            Ref::Made(name) => self.forwards.get(name.as_str()).copied(),
+            Ref::Known(_) => None,
+        }
     }
 
     fn of_ref<'b>(&'b self, of: &Ref, observed: &'b Observed) -> Option<&'b str> {
         match of {
-            Ref::Made(name) => self.0.get(name.as_str()).copied(),
+            Ref::Made(name) => self.of.get(name.as_str()).copied(),
             Ref::Known(id) => known(id, observed),
         }
     }

@@ -6,7 +6,8 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tracing::debug;
 
-use super::inventory::{listener, manner, read_targets};
+use super::decode::listener;
+use super::inventory::{manner, read_targets};
 use super::records::Answers;
 use crate::client::values::{self, TargetHealth};
 use crate::client::{CallError, Cause, Client};

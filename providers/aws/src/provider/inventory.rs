@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Inner;
+use super::decode::{listener, load_balancer, registered, security_group, target_group};
 use super::execute::error;
 use super::full::{listeners_of, rest};
 use super::records::{Answers, Depth, Extent, Record, Tried, members};
@@ -20,13 +21,9 @@ use crate::adopt::Adopted;
 use crate::client::values::{self, Filter, Tags, TargetHealth};
 use crate::client::{CallError, Cause, Client, Manner};
 use crate::desired::NAMES;
-use crate::observed::{
-    Arn, Bound, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
-    SecurityGroup,
-};
+use crate::observed::{Arn, Observed, ObservedTargetGroup};
 use crate::rate::Urgency;
 use crate::settings::Scheme;
-use crate::target::TargetId;
 
 /// Everything of the class.
 pub(super) struct Inventory {
@@ -82,6 +79,9 @@ impl Inner {
             load_balancers = found.records.len(),
             "read the load balancers of this class"
         );
+        for record in found.records.values() {
+            self.note(record);
+        }
         self.network().restore(found.backend.as_ref());
         let settled = found
             .backend
@@ -402,88 +402,6 @@ impl Inventory {
         if is_ours(&name) && Mark::of(tags).is_none() {
             self.strangers.insert(name);
         }
-    }
-}
-
-/// With its name.
-pub(super) fn security_group(one: values::SecurityGroup) -> (String, SecurityGroup) {
-    let there = SecurityGroup {
-        id: one.id,
-        tags: one.tags,
-        rules: one.rules,
-    };
-    (one.name, there)
-}
-
-pub(super) fn load_balancer(one: values::LoadBalancer, tags: Tags) -> ObservedLoadBalancer {
-    ObservedLoadBalancer {
-        arn: one.arn,
-        hostname: one.hostname,
-        state: one.state,
-        reason: one.reason,
-        scheme: one.scheme,
-        addresses: one.families,
-        subnets: one.zones.into_values().map(|zone| zone.subnet).collect(),
-        groups: one.security_groups,
-        private_link_rules: one.private_link_rules,
-        attributes: BTreeMap::new(),
-        reservation: None,
-        tags,
-        listeners: BTreeMap::new(),
-    }
-}
-
-/// `None`: it is none that Ballast makes.
-pub(super) fn target_group(
-    one: values::TargetGroup,
-    tags: Tags,
-) -> Option<(String, ObservedTargetGroup)> {
-    let group = ObservedTargetGroup {
-        arn: one.arn,
-        target_type: one.target_type?,
-        family: one.family,
-        check: one.check?,
-        attributes: BTreeMap::new(),
-        bound: Bound::of(&tags),
-        tags,
-        targets: BTreeSet::new(),
-    };
-    Some((one.name, group))
-}
-
-/// A listener that is not as Ballast makes them sends to no target group of this Service, so the
-/// plan changes it.
-pub(super) fn listener(one: values::Listener, tags: Tags) -> Option<(u16, ObservedListener)> {
-    let there = ObservedListener {
-        arn: one.arn,
-        transport: one.transport?,
-        tls: one.tls,
-        sni: BTreeSet::new(),
-        forward: one.forward.unwrap_or_default(),
-        rules: BTreeMap::new(),
-        attributes: BTreeMap::new(),
-        tags,
-    };
-    Some((one.port, there))
-}
-
-/// The targets of a target group, without those that were deregistered and drain.
-pub(super) fn registered(
-    of: &ObservedTargetGroup,
-    targets: &[values::TargetHealth],
-) -> BTreeSet<TargetId> {
-    let stay = |one: &&values::TargetHealth| one.health != values::Health::Draining;
-    let all = targets.iter().filter(stay);
-    all.map(|one| named_in(of, one)).collect()
-}
-
-/// A target as the targets of this group are named.
-pub(super) fn named_in(of: &ObservedTargetGroup, one: &values::TargetHealth) -> TargetId {
-    match (&one.target, one.port) {
-        (TargetId::Instance(id), Some(port)) if of.bound.is_some() => {
-            TargetId::InstanceAt(id.clone(), port)
-        }
-        (target, _) => target.clone(),
     }
 }
 

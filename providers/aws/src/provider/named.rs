@@ -12,8 +12,9 @@ use std::collections::BTreeSet;
 use ballast_provider::ProviderError;
 
 use super::Inner;
+use super::decode::{load_balancer, security_group, target_group};
 use super::execute::error;
-use super::inventory::{load_balancer, manner, security_group, target_group};
+use super::inventory::manner;
 use super::records::{Depth, Extent, Record, Tried};
 use crate::client::{CallError, Client};
 use crate::observed::Observed;

@@ -36,17 +36,17 @@ use crate::client::CallError;
 use crate::client::values::TargetHealth;
 use crate::desired::Source;
 use crate::nodes::{Nodes, Selector};
-use crate::observed::{
-    Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
-};
+use crate::observed::{Arn, LoadBalancerState, Observed, ObservedTargetGroup};
 use crate::plan;
 use crate::rate::Ticket;
 use crate::target::Backends;
 
 mod all;
 mod hearing;
+mod serving;
 
 pub(super) use self::all::{Cell, LAG, Records};
+use self::serving::is_serving;
 
 /// The least time between two such requests for one Service: the controller may wait between its turns.
 const ASK: Duration = Duration::from_secs(30);
@@ -288,59 +288,31 @@ impl Record {
         self.wanted = Some(wanted);
     }
 
-    /// The load balancer that the Service asks for, if it exists. Its name is published.
-    pub(super) fn present(&self) -> Option<&ObservedLoadBalancer> {
-        let all = &self.observed.load_balancers;
-        match &self.wanted {
-            Some(wanted) => all.get(&wanted.load_balancer),
-            None => all.values().next().filter(|_| all.len() == 1),
-        }
-    }
-
-    /// Those that it replaces, by name.
-    pub(super) fn former(&self) -> impl Iterator<Item = (&String, &ObservedLoadBalancer)> {
-        let wanted = self.wanted.as_ref().map(|it| &it.load_balancer);
-        let all = self.observed.load_balancers.iter();
-        all.filter(move |(name, _)| wanted.is_some_and(|wanted| wanted != *name))
-    }
-
     /// Whether nodes and pods that change are followed in a target group between turns.
     pub(super) fn follows(&self, name: &str, group: &ObservedTargetGroup) -> bool {
         group.bound.is_none() || self.notes.contains(name)
+    }
+
+    /// The Service names these target groups of others. Notes about other ones get no target any more.
+    pub(super) fn keep_notes<'a>(&mut self, named: impl Iterator<Item = &'a Arn>) {
+        let named: BTreeSet<&Arn> = named.collect();
+        let groups = &self.observed.target_groups;
+        self.notes.retain(|note| {
+            let bound = groups.get(note).and_then(|group| group.bound.as_ref());
+            bound.is_some_and(|bound| named.contains(&bound.arn))
+        });
+    }
+
+    /// The Service wants no target in target groups of others any more.
+    pub(super) fn names_no_others(&mut self) {
+        self.others = None;
+        self.notes.clear();
     }
 
     /// Whether targets are in target groups of others.
     pub(super) fn is_bound(&self) -> bool {
         let mut groups = self.observed.target_groups.values();
         groups.any(|group| group.bound.is_some())
-    }
-
-    /// The ARN of what serves clients: the load balancer that the Service asks for, or a target group of others.
-    pub(super) fn serving(&self) -> Option<Arn> {
-        let present = self.present().filter(|one| one.serves());
-        let mut groups = self.observed.target_groups.values();
-        let bound = || groups.find_map(|group| Some(group.bound.as_ref()?.arn.clone()));
-        present.map(|one| one.arn.clone()).or_else(bound)
-    }
-
-    /// The load balancer whose name stays published: one that serves, while the one that replaces it has
-    /// not had a healthy target yet.
-    pub(super) fn stand_in(&self, now: Instant) -> Option<&ObservedLoadBalancer> {
-        let present = self.present().filter(|one| is_serving(Some(one)));
-        let served = present.is_some_and(|one| self.health.has_served(&one.arn));
-        if served || self.is_replaced(now) {
-            return None;
-        }
-        let mut former = self.former().map(|(_, one)| one);
-        former.find(|one| is_serving(Some(one)))
-    }
-
-    /// What the status has published before this process: a name that replaced another one stays.
-    pub(super) fn publishes(&mut self, hostnames: &[String]) {
-        let mut all = self.observed.load_balancers.values();
-        if let Some(one) = all.find(|one| hostnames.contains(&one.hostname)) {
-            self.health.has_published(&one.arn);
-        }
     }
 
     /// Whether others than this Service have something here, or are about to. The tags of the load balancer and its
@@ -350,12 +322,6 @@ impl Record {
         let mut asked = self.members.iter().filter(|_| had_turn);
         let is_other = |one: &ServiceId| one.uid != id.uid;
         asked.any(is_other) || served(&self.observed).iter().any(is_other)
-    }
-
-    /// Whether clients can use the load balancer instead of the one that it replaces.
-    pub(super) fn is_replaced(&self, now: Instant) -> bool {
-        let present = self.present().filter(|_| self.wanted.is_some());
-        is_serving(present) && present.is_some_and(|one| self.health.replaces(&one.arn, now))
     }
 
     /// What its target groups say of their nodes.
@@ -501,11 +467,6 @@ pub(super) fn members(observed: &Observed) -> BTreeSet<ServiceId> {
 fn served(observed: &Observed) -> BTreeSet<ServiceId> {
     let groups = observed.target_groups.values();
     groups.filter_map(|one| service_of(&one.tags)).collect()
-}
-
-/// Whether it is there and takes traffic.
-fn is_serving(load_balancer: Option<&ObservedLoadBalancer>) -> bool {
-    load_balancer.is_some_and(ObservedLoadBalancer::serves)
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ impl Inner {
             // What was registered in target groups of others is deregistered.
             self.read(client, &mut record, Urgency::Service).await?;
         }
+        record.names_no_others();
         let calls = plan::release(&record.observed);
         let (first, rest): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(|call| {
             matches!(
@@ -150,10 +151,20 @@ impl Inner {
         if record.is_shared_by_others(id) {
             return self.leave(client, id, &mut record).await;
         }
-        if record.is_bound() {
-            // Nobody would follow nodes and pods in a target group of others.
+        // Nobody would follow nodes and pods in a target group of others.
+        if record.is_bound() && record.observed.load_balancers.is_empty() {
             drop(record);
             return self.delete(id, key).await;
+        }
+        if record.is_bound() {
+            if record.depth != Depth::Full {
+                self.read(client, &mut record, Urgency::Service).await?;
+            }
+            record.names_no_others();
+            let notes = plan::unbind_all(&record.observed);
+            if let Some(waits) = self.remove(client, &mut record, &[], &notes).await? {
+                return Ok(waits);
+            }
         }
         if record.is_empty() {
             drop(record);

@@ -14,7 +14,7 @@ use crate::settings::Settings;
 use crate::target::{Reached, TargetType};
 
 /// What the owners of the Services should know of a plan.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Said {
     /// Each of them, in the order of the Services.
     pub(super) of_each: Vec<Vec<String>>,

@@ -1,13 +1,14 @@
 //! Targets in target groups that others own.
 
 mod faults;
+mod notes;
+mod permits;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ballast_aws::bind::{BOUND_TO, TARGET_GROUPS, TARGETS_FROM};
 use ballast_aws::provider::AwsProvider;
-use ballast_aws_fake::Fault;
 use ballast_aws_fake::state::Tags;
 use ballast_aws_fake::state::listeners::Change as Listener;
 use ballast_aws_fake::state::load_balancers::{Create, Mapping};
@@ -15,8 +16,7 @@ use ballast_aws_fake::state::seed::VPC;
 use ballast_aws_fake::state::target_groups::Create as CreateTargetGroup;
 use ballast_aws_fake::state::targets::Description;
 use ballast_provider::{
-    Cause, Change, ExtraKind, Key, LoadBalancer, Observed, Protocol, Provider, Released, Removal,
-    State,
+    Cause, Change, ExtraKind, Key, LoadBalancer, Observed, Provider, Released, Removal, State,
 };
 
 use crate::bed::{
@@ -245,48 +245,6 @@ async fn clusters_share_a_target_group() {
 }
 
 #[tokio::test]
-async fn what_the_owner_does_not_permit_is_refused() {
-    let bed = Bed::new().await;
-    let provider = bed.start().await.unwrap();
-    let table = [
-        (
-            Theirs {
-                permits: None,
-                ..Theirs::of("ip")
-            },
-            "its owner has not permitted it",
-        ),
-        (
-            Theirs {
-                permits: Some("shop/other"),
-                ..Theirs::of("ip")
-            },
-            "its owner has not permitted it",
-        ),
-        (Theirs::of("instance"), "its target type must be ip"),
-    ];
-    for (number, (theirs, says)) in table.into_iter().enumerate() {
-        let arn = theirs.make(&bed, &format!("theirs-{number}"));
-        let (ended, calls) = bed.calls_of(ensure(&provider, &pods(&arn, &[ONE]))).await;
-        let why = ended.unwrap_err().to_string();
-        assert!(why.contains(says) && why.contains(&arn), "{why}");
-        assert_eq!(writes(&calls), [""; 0], "{says}");
-    }
-    let gone = format!("{}x", Theirs::of("ip").make(&bed, "gone"));
-    let why = ensure(&provider, &pods(&gone, &[ONE])).await.unwrap_err();
-    assert!(why.to_string().contains("does not find it"), "{why}");
-    // A Service that has a load balancer keeps it.
-    settle(&provider, &web()).await.unwrap();
-    let arn = Theirs::of("instance").make(&bed, "late");
-    let why = ensure(&provider, &bound(web(), &arn)).await.unwrap_err();
-    assert!(
-        why.to_string().contains("has a load balancer of its own"),
-        "{why}"
-    );
-    assert_eq!(has(&bed, &arn), [""; 0]);
-}
-
-#[tokio::test]
 async fn settings_that_need_a_load_balancer_are_refused() {
     let (_bed, provider, arn) = prepared("instance").await;
     let mut shared = bound(web(), &arn);
@@ -347,85 +305,6 @@ async fn later(bed: &Bed, provider: &AwsProvider) -> Vec<Change> {
     tokio::time::advance(Duration::from_mins(10)).await;
     tokio::time::resume();
     provider.look().await
-}
-
-/// The owner takes the Service's name out of the tag, and its targets leave.
-#[tokio::test]
-async fn a_permission_that_is_taken_back_ends_the_traffic() {
-    let (mut bed, provider, arn) = prepared("instance").await;
-    let web = bound(web(), &arn);
-    settle(&provider, &web).await.unwrap();
-    assert_eq!(has(&bed, &arn).len(), 3);
-    let permits = |services: &str| {
-        bed.fake.edit(|cloud, _| {
-            let group = cloud.target_groups.get_mut(&arn).unwrap();
-            group.tags.insert(TARGETS_FROM.into(), services.into());
-        });
-    };
-    permits("blog/web");
-    later(&bed, &provider).await;
-    let why = ensure(&provider, &web).await.unwrap_err().to_string();
-    assert!(why.contains("its owner has not permitted it"), "{why}");
-    assert_eq!(has(&bed, &arn), [""; 0]);
-    permits("blog/web shop/web");
-    later(&bed, &provider).await;
-    settle(&provider, &web).await.unwrap();
-    assert_eq!(has(&bed, &arn).len(), 3);
-    permits("blog/web");
-    // Nodes that come while AWS does not permit to deregister anything are no targets.
-    bed.fake
-        .fault(Fault::on("DeregisterTargets").always().error_with_status(
-            403,
-            "AccessDenied",
-            "not authorized",
-        ));
-    later(&bed, &provider).await;
-    let why = ensure(&provider, &web).await.unwrap_err().to_string();
-    assert!(why.contains("its owner has not permitted it"), "{why}");
-    bed.add_node();
-    bed.retarget(&provider).await.unwrap();
-    assert_eq!(has(&bed, &arn).len(), 3);
-    bed.fake.clear_faults();
-    later(&bed, &provider).await;
-    ensure(&provider, &web).await.unwrap_err();
-    assert_eq!(has(&bed, &arn), [""; 0]);
-    delete(&bed, &provider, &web).await;
-    assert_eq!(bed.fake.snapshot().target_groups.len(), 1);
-}
-
-/// What was seen a moment ago is judged anew for what the Service asks now.
-#[tokio::test]
-async fn another_target_type_or_protocol_is_judged_at_once() {
-    let (bed, provider, arn) = prepared("instance").await;
-    settle(&provider, &bound(web(), &arn)).await.unwrap();
-    let why = ensure(&provider, &pods(&arn, &[ONE])).await.unwrap_err();
-    assert!(why.to_string().contains("must be ip"), "{why}");
-    let mut udp = bound(web(), &arn);
-    udp.listeners[0].protocol = Protocol::Udp;
-    let why = ensure(&provider, &udp).await.unwrap_err();
-    assert!(why.to_string().contains("does not carry"), "{why}");
-    assert_eq!(has(&bed, &arn), [""; 0]);
-}
-
-/// Ballast's own target groups have their targets from the Services that they were made for.
-#[tokio::test]
-async fn target_groups_of_ballast_are_no_target_groups_of_others() {
-    let (bed, provider, arn) = prepared("instance").await;
-    settle(&provider, &bound(web(), &arn)).await.unwrap();
-    settle(&provider, &service("other", &[(80, 30_081)]))
-        .await
-        .unwrap();
-    let own = bed.fake.snapshot().target_groups;
-    let own = own.keys().filter(|it| **it != arn);
-    for target in own {
-        bed.fake.edit(|cloud, _| {
-            let group = cloud.target_groups.get_mut(target).unwrap();
-            group.tags.insert(TARGETS_FROM.into(), "shop/thief".into());
-        });
-        let thief = bound(service("thief", &[(80, 30_082)]), target);
-        let why = ensure(&provider, &thief).await.unwrap_err().to_string();
-        assert!(why.contains("Ballast has made it for a Service"), "{why}");
-    }
 }
 
 /// Nobody would follow nodes and pods there.
@@ -526,151 +405,8 @@ async fn without_the_annotation_it_gets_a_load_balancer() {
     assert_eq!(has(&bed, &arn), at(&[OTHER]));
     assert_eq!(noted(&bed), [""; 0]);
     assert_eq!(bed.fake.snapshot().load_balancers.len(), 2);
-}
-
-/// The process dies at each call, before or after it, and pods change meanwhile. No target is left behind, and none of
-/// another cluster is touched.
-#[tokio::test]
-async fn a_crash_at_any_call_leaves_no_target() {
-    let steps: [(&[&str], &[&str]); 2] = [(&[], &[ONE, TWO]), (&[ONE], &[TWO, THREE])];
-    for (before, after_pods) in steps {
-        for (nth, after) in (1_u64..).flat_map(|nth| [(nth, true), (nth, false)]) {
-            let (bed, provider, arn) = prepared("ip").await;
-            of_another(&bed, &arn);
-            if !before.is_empty() {
-                settle(&provider, &pods(&arn, before)).await.unwrap();
-            }
-            bed.fake.reset_calls();
-            bed.fake.fault(Fault::any().nth(nth).dropped(after));
-            let ended = settle(&provider, &pods(&arn, after_pods)).await;
-            let done = bed.fake.counts().total() < nth;
-            drop(provider);
-            bed.fake.clear_faults();
-            let provider = bed.start().await.unwrap();
-            // Another pod has come, and one has gone.
-            settle(&provider, &pods(&arn, &[THREE])).await.unwrap();
-            let what = format!("{before:?}: call {nth}, after: {after}");
-            assert_eq!(has(&bed, &arn), at(&[THREE, OTHER]), "{what}");
-            assert_eq!(noted(&bed), at(&[THREE]), "{what}");
-            delete(&bed, &provider, &web()).await;
-            assert_eq!(has(&bed, &arn), at(&[OTHER]), "{what}");
-            if done {
-                ended.unwrap();
-                assert!(nth > 4, "{what}");
-                break;
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_crash_at_any_call_of_a_deletion_leaves_no_target() {
-    for (nth, after) in (1_u64..).flat_map(|nth| [(nth, true), (nth, false)]) {
-        let (bed, provider, arn) = prepared("ip").await;
-        of_another(&bed, &arn);
-        settle(&provider, &pods(&arn, &[ONE, TWO])).await.unwrap();
-        drop(provider);
-        let provider = bed.start().await.unwrap();
-        bed.fake.reset_calls();
-        bed.fake.fault(Fault::any().nth(nth).dropped(after));
-        let key = Key::alone(&web().id);
-        let first = provider.release(&web().id, &key, Removal::Delete).await;
-        let done = bed.fake.counts().total() < nth;
-        drop(provider);
-        bed.fake.clear_faults();
-        let provider = bed.start().await.unwrap();
-        if first != Ok(Released::Gone) {
-            delete(&bed, &provider, &web()).await;
-        }
-        assert_eq!(has(&bed, &arn), at(&[OTHER]), "call {nth}, after: {after}");
-        assert_eq!(noted(&bed), [""; 0], "call {nth}, after: {after}");
-        if done {
-            assert!(nth > 6, "{nth}");
-            break;
-        }
-    }
-}
-
-/// A Service gets another name: the new one has the same pods, and the former one is deleted.
-#[tokio::test]
-async fn a_target_of_two_services_stays_until_both_are_gone() {
-    let (bed, provider, arn) = prepared("ip").await;
-    bed.fake.edit(|cloud, _| {
-        let group = cloud.target_groups.get_mut(&arn).unwrap();
-        group
-            .tags
-            .insert(TARGETS_FROM.into(), "shop/web shop/new".into());
-    });
-    let new = bound(
-        with_pods(service("new", &[(80, 30_090)]), &[ONE, TWO]),
-        &arn,
-    );
-    settle(&provider, &pods(&arn, &[ONE, TWO])).await.unwrap();
-    settle(&provider, &new).await.unwrap();
-    let (_, calls) = bed.calls_of(delete(&bed, &provider, &web())).await;
-    assert_eq!(has(&bed, &arn), at(&[ONE, TWO]));
-    let count = calls.iter().filter(|it| *it == "DeregisterTargets").count();
-    assert_eq!(count, 0, "nothing drains: {calls:?}");
-    delete(&bed, &provider, &new).await;
-    assert_eq!(has(&bed, &arn), [""; 0]);
-}
-
-/// Another port, another protocol: the targets that stay do not drain.
-#[tokio::test]
-async fn what_moves_to_another_note_stays_registered() {
-    let (bed, provider, arn) = prepared("ip").await;
-    settle(&provider, &pods(&arn, &[ONE, TWO])).await.unwrap();
-    let mut other = with_pods(service("web", &[(8080, 30_080)]), &[ONE, TWO]);
-    other.listeners[0].port = 8080;
-    other
-        .settings
-        .insert(TARGET_GROUPS.into(), format!("8080={arn}"));
-    // The fixture gives each port pods of its own ports: only the note changes for those that stay.
-    settle(&provider, &other).await.unwrap();
-    assert_eq!(noted(&bed).len(), 2);
-    assert_eq!(has(&bed, &arn), noted(&bed));
-}
-
-/// Labels that the nodes need are tags of the note: a wave and a restart know them.
-#[tokio::test]
-async fn other_labels_select_other_nodes() {
-    let (mut bed, provider, arn) = prepared("instance").await;
-    settle(&provider, &bound(web(), &arn)).await.unwrap();
-    let edge = with(bound(web(), &arn), "target-node-labels", "pool=edge");
-    settle(&provider, &edge).await.unwrap();
-    let first = [format!("{}:30080", instance(1))];
-    assert_eq!(has(&bed, &arn), first);
-    bed.add_node();
-    bed.retarget(&provider).await.unwrap();
-    assert_eq!(has(&bed, &arn), first);
-    drop(provider);
-    let provider = bed.start().await.unwrap();
-    settle(&provider, &edge).await.unwrap();
-    assert_eq!(has(&bed, &arn), first);
-}
-
-/// One target group that its owner has deleted holds up no other port.
-#[tokio::test]
-async fn each_port_has_its_own_fate() {
-    let (bed, provider, arn) = prepared("ip").await;
-    let other = Theirs::of("ip").make(&bed, "other");
-    let both = |all: &[&str]| {
-        let mut web = with_pods(service("web", &[(80, 30_080), (443, 30_443)]), all);
-        let value = format!("80={arn},443={other}");
-        web.settings.insert(TARGET_GROUPS.into(), value);
-        web
-    };
-    settle(&provider, &both(&[ONE])).await.unwrap();
-    bed.fake.edit(|cloud, _| {
-        let group = cloud.target_groups.get_mut(&other).unwrap();
-        group.tags.clear();
-    });
-    later(&bed, &provider).await;
-    let why = ensure(&provider, &both(&[TWO]))
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(why.contains(&other), "{why}");
-    assert_eq!(has(&bed, &arn), at(&[TWO]));
-    assert_eq!(has(&bed, &other), [""; 0]);
+    // Nobody looks at the target group any more.
+    let changes = later(&bed, &provider).await;
+    let is_due = |it: &&Change| it.cause == Cause::Due;
+    assert_eq!(changes.iter().find(is_due), None);
 }

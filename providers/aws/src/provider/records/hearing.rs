@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::{Answers, Depth, REPLACING, Record};
 use crate::client::values::TargetHealth;
 use crate::observed::{Arn, ObservedListener, ObservedTargetGroup};
+use crate::provider::decode::{named_in, registered};
 use crate::provider::health::{Heard, Needs, Summary};
-use crate::provider::inventory::{named_in, registered};
 
 // === impl Record ===
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use ballast_aws::bind::TARGET_GROUPS;
 use ballast_aws_fake::state::targets::Description;
 use ballast_aws_fake::{Config, Fault};
-use ballast_provider::LoadBalancer;
+use ballast_provider::{Cause, Key, LoadBalancer, Provider, Released, Removal};
 
-use super::{ONE, THREE, TWO, Theirs, at, bound, has, prepared, web};
-use crate::bed::{Bed, delete, ports, registered, service, settle, with_pods};
+use super::{ONE, THREE, TWO, Theirs, at, bound, has, later, prepared, web};
+use crate::bed::{Bed, delete, ensure, ports, registered, service, settle, with_pods};
 use crate::sharing::{leave, member};
 use crate::support::settle_all;
 
@@ -176,4 +176,78 @@ async fn from_a_shared_load_balancer_and_back() {
     assert_eq!(has(&bed, &arn).len(), 0);
     // The listener of the others is on port 443.
     assert_eq!(ports(&bed), BTreeSet::from([80, 81, 443]));
+}
+
+/// A note is left because AWS does not permit to deregister its target. The Service has a load balancer meanwhile, which
+/// is kept when the Service is deleted.
+#[tokio::test]
+async fn a_note_that_is_left_costs_no_load_balancer_that_is_kept() {
+    let (bed, provider, arn) = prepared("ip").await;
+    settle(&provider, &bound(with_pods(web(), &[ONE]), &arn))
+        .await
+        .unwrap();
+    let denied = || {
+        Fault::on("DeregisterTargets").always().error_with_status(
+            403,
+            "AccessDenied",
+            "not authorized",
+        )
+    };
+    bed.fake.fault(denied());
+    let alone = with_pods(web(), &[ONE]);
+    settle(&provider, &alone).await.unwrap();
+    let balancers = || bed.fake.snapshot().load_balancers.len();
+    assert_eq!(balancers(), 2);
+    let key = Key::alone(&alone.id);
+    let retain = || provider.release(&alone.id, &key, Removal::Retain);
+    retain().await.unwrap_err();
+    assert_eq!(balancers(), 2);
+    bed.fake.clear_faults();
+    assert_eq!(retain().await, Ok(Released::Gone));
+    assert_eq!(balancers(), 2);
+    assert_eq!(has(&bed, &arn), [""; 0]);
+}
+
+/// AWS does not permit to look at the target group: nodes that are gone leave it all the same.
+#[tokio::test]
+async fn a_look_that_fails_stops_no_wave() {
+    let (mut bed, provider, arn) = prepared("instance").await;
+    let web = bound(web(), &arn);
+    settle(&provider, &web).await.unwrap();
+    bed.fake.fault(
+        Fault::on("DescribeTargetGroups")
+            .always()
+            .error_with_status(403, "AccessDenied", "not authorized"),
+    );
+    later(&bed, &provider).await;
+    ensure(&provider, &web).await.unwrap_err();
+    bed.first_node = 2;
+    bed.retarget(&provider).await.unwrap();
+    assert_eq!(has(&bed, &arn).len(), 2);
+}
+
+/// AWS does not let the targets leave: the Service gets no new ones, and its deletion is tried again by the controller
+/// only.
+#[tokio::test]
+async fn a_deletion_that_waits_adds_no_target_and_asks_for_no_turn() {
+    let (mut bed, provider, arn) = prepared("instance").await;
+    let web = bound(web(), &arn);
+    settle(&provider, &web).await.unwrap();
+    bed.fake
+        .fault(Fault::on("DeregisterTargets").always().error_with_status(
+            403,
+            "AccessDenied",
+            "not authorized",
+        ));
+    let key = Key::alone(&web.id);
+    let ended = provider.release(&web.id, &key, Removal::Delete).await;
+    ended.unwrap_err();
+    bed.add_node();
+    bed.retarget(&provider).await.unwrap();
+    assert_eq!(has(&bed, &arn).len(), 3);
+    for _ in 0..2 {
+        let changes = later(&bed, &provider).await;
+        let due = changes.iter().find(|it| it.cause == Cause::Due);
+        assert_eq!(due, None);
+    }
 }

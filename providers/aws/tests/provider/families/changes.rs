@@ -201,6 +201,13 @@ async fn clients_of_a_family_without_targets_are_served() {
     settle(&provider, &dual(pods())).await.unwrap();
     assert_eq!(bed.fake.snapshot().rules.len(), 1);
     all_clients_are_served(&bed);
+    // It goes, after a restart.
+    drop(provider);
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &dual(with_pods(web(), &["10.0.100.1"])))
+        .await
+        .unwrap();
+    all_clients_are_served(&bed);
 }
 
 /// Without any node, as when a node group is replaced, nothing says that the family is not wanted any more.

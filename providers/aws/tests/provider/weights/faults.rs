@@ -6,7 +6,7 @@ use ballast_aws_fake::Fault;
 use ballast_provider::{Family, LoadBalancer, Provider, Released, Removal};
 
 use super::{divided, weighted, weights};
-use crate::bed::{Bed, essence, ports, registered, with, with_pods};
+use crate::bed::{Bed, essence, ports, registered, with, with_pods, writes};
 use crate::sharing::member;
 use crate::support::{balancer, settle_all};
 
@@ -53,11 +53,23 @@ async fn who_has_no_targets_gets_no_connections() {
 /// Both are new, and AWS never makes the target group of one of them.
 #[tokio::test]
 async fn a_new_pair_of_which_one_is_refused_serves() {
+    for attributes in [false, true] {
+        a_new_pair(attributes).await;
+    }
+}
+
+/// With attributes, a listener needs a second call.
+async fn a_new_pair(attributes: bool) {
     let bed = Bed::new().await;
     let provider = bed.start().await.unwrap();
     let shares: [(&str, u16, u32); 2] = [("web", 80, 50), ("next", 81, 50)];
-    let web = divided("web", &shares);
-    let next = weighted(member("next", 81), "TCP-81", &shares);
+    let mut web = divided("web", &shares);
+    let mut next = weighted(member("next", 81), "TCP-81", &shares);
+    if attributes {
+        let idle = "tcp.idle_timeout.seconds=600";
+        web = with(web, "listener-attributes.TCP-80", idle);
+        next = with(next, "listener-attributes.TCP-81", idle);
+    }
     bed.fake.fault(
         Fault::on("CreateTargetGroup")
             .nth(2)
@@ -154,5 +166,30 @@ async fn a_crash_at_any_call_changes_nothing_in_the_end() {
             let found = essence(&bed.fake.snapshot());
             assert_eq!(found, expected, "{secure} {nth} {lost}");
         }
+    }
+}
+
+/// `next` has all connections, and is scaled to nothing: `web` gets them in the same turn, also after a restart.
+#[tokio::test]
+async fn who_loses_its_pods_gets_no_connections() {
+    for restart in [false, true] {
+        let bed = Bed::new().await;
+        let mut provider = bed.start().await.unwrap();
+        let web = divided("web", &[("web", 80, 0), ("next", 81, 100)]);
+        let web = with_pods(web, &["10.0.100.1"]);
+        let next = |all: &[&str]| with_pods(member("next", 81), all);
+        let both = [web.clone(), next(&["10.0.100.2"])];
+        settle_all(&provider, &both).await.unwrap();
+        if restart {
+            drop(provider);
+            provider = bed.start().await.unwrap();
+            // What is as it was costs no call that changes anything.
+            let (_, calls) = bed.calls_of(settle_all(&provider, &both)).await;
+            assert_eq!(writes(&calls), [""; 0]);
+            drop(provider);
+            provider = bed.start().await.unwrap();
+        }
+        settle_all(&provider, &[web, next(&[])]).await.unwrap();
+        assert!(port_80_serves(&bed), "restart {restart}");
     }
 }
