@@ -127,14 +127,31 @@ impl Inner {
             prefix_lists: desired::PrefixLists::new(),
             reservation_waits: false,
         };
-        let plan = plan::bind(notes, &situation, &record.observed);
-        if self.run(client, record, &plan.calls).await? == Ended::Stale {
-            return Ok(Ended::Stale);
+        let (mut called, mut failed) = (false, None);
+        for (name, note) in notes {
+            // What AWS refuses one target group holds up no other.
+            let one = BTreeMap::from([(name.clone(), note.clone())]);
+            let calls = plan::bind(&one, &situation, &record.observed).calls;
+            called |= !calls.is_empty();
+            match self.run(client, record, &calls).await {
+                Ok(Ended::Stale) => return Ok(Ended::Stale),
+                Ok(Ended::Done | Ended::Failed(_)) => {}
+                Err(why @ ProviderError::Throttled { .. }) => return Err(why),
+                Err(why) if record.depth != Depth::Full => return Err(why),
+                Err(why) => {
+                    failed.get_or_insert(why);
+                }
+            }
         }
+        if let Some(why) = failed {
+            // What leaves may have no successor yet.
+            return Err(why);
+        }
+        let plan = plan::bind(notes, &situation, &record.observed);
         let cleaned = self
             .clean_up(client, record, &plan.cleanup, Cleaning::OfLiving)
             .await;
-        if !plan.calls.is_empty() || cleaned.left.is_some() {
+        if called || cleaned.left.is_some() {
             self.polls.notify_one();
         }
         Ok(Ended::Done)

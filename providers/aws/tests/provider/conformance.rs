@@ -59,7 +59,8 @@ async fn it_can_release_anything() {
 async fn every_field_that_it_ignored_would_be_found() {
     let lab = AwsLab::default();
     for field in Field::ALL {
-        if lab.support(field) == Support::Unused {
+        // A load balancer of the lab has both families whatever the policy is; `families` has the others.
+        if lab.support(field) == Support::Unused || field == Field::FamilyPolicy {
             continue;
         }
         let deaf = Deaf { lab: &lab, field };

@@ -251,3 +251,41 @@ async fn a_deletion_that_waits_adds_no_target_and_asks_for_no_turn() {
         assert_eq!(due, None);
     }
 }
+
+/// One of two target groups is full: the pods of the other port are followed.
+#[tokio::test]
+async fn a_full_target_group_holds_up_no_other_port() {
+    for full_first in [false, true] {
+        let mut config = Config::default();
+        config.settings.quotas.targets_per_load_balancer = 3;
+        let bed = Bed::with(config).await;
+        let [full, free] = ["full", "free"].map(|name| Theirs::of("ip").make(&bed, name));
+        bed.fake.advance(Duration::from_mins(10));
+        let pods: Vec<Description> = (97..100)
+            .map(|last| Description {
+                id: format!("10.0.100.{last}"),
+                port: Some(8_080),
+                zone: None,
+            })
+            .collect();
+        bed.fake
+            .edit(|cloud, now| cloud.register_targets(now, &full, &pods))
+            .unwrap();
+        let provider = bed.start().await.unwrap();
+        let (one, other) = if full_first {
+            (&full, &free)
+        } else {
+            (&free, &full)
+        };
+        for pod in [ONE, TWO] {
+            // What was made in the first turn is read in the second one.
+            for _ in 0..2 {
+                let why = settle(&provider, &two_ports(one, other, &[pod])).await;
+                let why = why.unwrap_err().to_string();
+                assert!(why.contains("TooManyTargets"), "{why}");
+            }
+            let found = has(&bed, &free);
+            assert!(found.len() == 1 && found[0].starts_with(pod), "{found:?}");
+        }
+    }
+}
