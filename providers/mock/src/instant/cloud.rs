@@ -240,6 +240,8 @@ impl Slots {
         });
         slot.index = place.index;
         slot.members.retain(|have| balancer.kept.contains(&have.id));
+        // Most have one member, and there may be thousands of balancers.
+        slot.members.reserve_exact(members.len());
         slot.members.extend(members);
         Ok(place)
     }
