@@ -111,7 +111,7 @@ e2e: builders ## Run the end-to-end tests on real Kubernetes (T=services runs on
 test-long: builders moto ## Run what takes too long for `test`: more histories, the release image, Kubernetes' own tests
 	PROPTEST_CASES=500 cargo test --locked -p ballast --test invariants -- whatever_happens
 	SIMULATION_SEEDS=1000 cargo test --locked -p ballast-announce --test simulation
-	SHARING_HISTORIES=5000 cargo test --locked -p ballast-aws --test provider -- sharing::histories
+	SHARING_HISTORIES=5000 cargo test --locked --release -p ballast-aws --test provider -- sharing::histories
 	$(CARGO_TEST) --locked --workspace --test moto -- long::
 	$(MAKE) --no-print-directory -j2 everything programs
 	$(CARGO_TEST) --locked -p ballast-e2e --test e2e -- --test-threads=$(E2E_THREADS) long:: kind::
