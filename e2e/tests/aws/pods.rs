@@ -220,13 +220,9 @@ async fn gated(aws: &Aws<'_>) -> Result<()> {
 async fn gate_opens(aws: &Aws<'_>) -> Result<()> {
     let site = aws.site;
     has_pods(aws, "gated", 1, "ContainersReady").await?;
+    // The provider waits a minute for the first healthy target before it says that there is none.
     let says = || site.says("gated", TARGETS_HEALTHY, "False", "TargetsUnhealthy");
-    // The news that a load balancer is active wait a minute for its first healthy target, and that is as long as
-    // one such question.
-    let said = match says().await {
-        Ok(said) => said,
-        Err(_) => says().await?,
-    };
+    let said = eventually(PATIENCE, says).await?;
     println!("with a closed gate: {said}");
     let waits = one(&pods(site, "gated").await?)?;
     let before = target(aws).await?;

@@ -63,8 +63,8 @@ mod kept;
 mod leave;
 mod listeners;
 
-use self::bind::unbind;
 pub use self::bind::{bind, is_needed_as_note, unbind_all};
+use self::bind::{deregister, register, unbind};
 use self::differences::changes;
 use self::kept::Kept;
 pub use self::kept::serves_any;
@@ -319,17 +319,8 @@ impl Plan {
         let present = present.unwrap_or(&none);
         let new: Vec<TargetId> = targets.difference(present).cloned().collect();
         let old: Vec<TargetId> = present.difference(targets).cloned().collect();
-        let group = || target_group.clone();
-        self.calls
-            .extend(new.chunks(CHUNK).map(|chunk| Call::RegisterTargets {
-                target_group: group(),
-                targets: chunk.to_vec(),
-            }));
-        self.calls
-            .extend(old.chunks(CHUNK).map(|chunk| Call::DeregisterTargets {
-                target_group: group(),
-                targets: chunk.to_vec(),
-            }));
+        self.calls.extend(register(target_group, &new));
+        self.calls.extend(deregister(target_group, &old));
     }
 
     /// Deletes load balancers of another scheme, or keeps their targets up to date.

@@ -26,11 +26,11 @@
 //! - It never waits for AWS to finish something: the controller asks again later, or [`follow`] tells
 //!   it.
 //!
-//! Locks: one for each load balancer ([`Records`]), held while its calls are made; `opening`, held while the
-//! backend group changes ([`backend`]); `looking`, held while a Service waits for a look-up
-//! ([`network`]); and `tagging`, held while the tag that names the targets changes ([`retarget`]). They are
-//! taken in this order, and whoever holds one of the last three takes none of a load balancer. So a call in the
-//! background holds up no Service that is not concerned.
+//! Locks: one for each load balancer ([`Records`]), held while its calls are made; one for each target group of others,
+//! held while its targets change ([`notes`]); `opening`, held while the backend group changes ([`backend`]); `looking`,
+//! held while a Service waits for a look-up ([`network`]); and `tagging`, held while the tag that names the targets
+//! changes ([`settled`]). They are taken in this order, and whoever holds one of the last four takes none of a load
+//! balancer. So a call in the background holds up no Service that is not concerned.
 
 mod adopt;
 mod backend;

@@ -18,8 +18,9 @@ pub fn bind(
     observed: &Observed,
 ) -> Plan {
     let mut plan = Plan::default();
-    // What moves to another note stays registered.
+    // Whether the targets of all notes are known.
     let mut known = true;
+    // What moves to another note stays registered.
     let mut stays: BTreeMap<&str, BTreeSet<TargetId>> = BTreeMap::new();
     for (name, note) in notes {
         let there = observed.target_groups.get(name);
@@ -48,7 +49,7 @@ pub fn bind(
     let others = others.filter(|(name, _)| !notes.contains_key(*name));
     let none = BTreeSet::new();
     let stays = |one: &ObservedTargetGroup| stays.get(one.served().as_str()).unwrap_or(&none);
-    // What leaves has a successor.
+    // What leaves may have no successor before.
     if known {
         plan.cleanup = others
             .flat_map(|(_, one)| unbind_but(one, stays(one)))
@@ -140,7 +141,8 @@ pub fn is_needed_as_note(call: &Call, observed: &Observed) -> bool {
     registered.any(|target| !others.contains(target))
 }
 
-fn register(target_group: &Ref, targets: &[TargetId]) -> Vec<Call> {
+/// In as many calls as AWS needs.
+pub(super) fn register(target_group: &Ref, targets: &[TargetId]) -> Vec<Call> {
     let chunks = targets.chunks(CHUNK);
     let calls = chunks.map(|chunk| Call::RegisterTargets {
         target_group: target_group.clone(),
@@ -149,7 +151,8 @@ fn register(target_group: &Ref, targets: &[TargetId]) -> Vec<Call> {
     calls.collect()
 }
 
-fn deregister(target_group: &Ref, targets: &[TargetId]) -> Vec<Call> {
+/// The same for targets that leave.
+pub(super) fn deregister(target_group: &Ref, targets: &[TargetId]) -> Vec<Call> {
     let chunks = targets.chunks(CHUNK);
     let calls = chunks.map(|chunk| Call::DeregisterTargets {
         target_group: target_group.clone(),

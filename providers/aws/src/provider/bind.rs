@@ -29,13 +29,12 @@ use crate::rate::Urgency;
 
 /// How long a look at target groups of others counts.
 const FRESH: Duration = Duration::from_mins(10);
+/// The same while a Service waits for what somebody does there.
+const SOON: Duration = Duration::from_mins(1);
 /// Plans in one turn.
 const ROUNDS: usize = 4;
 /// Annotations that are about targets.
 const OF_TARGETS: [&str; 3] = ["nlb-target-type", "target-node-labels", "type"];
-
-/// The same while a Service waits for what somebody does there.
-const SOON: Duration = Duration::from_mins(1);
 
 /// What was seen of the target groups that a Service names.
 #[derive(Clone, Debug)]

@@ -49,7 +49,7 @@ pub(super) struct Alone {
 // === impl Notes ===
 
 impl Notes {
-    /// What a Service has in this target group, without what is known to be gone.
+    /// The Service wants these targets in this target group no more.
     fn give_up(&mut self, key: &Key, arn: &Arn, targets: &[TargetId]) {
         let noted = self.all.get_mut(key).and_then(|of| of.get_mut(arn));
         if let Some(Noted::Known(has)) = noted {
@@ -82,6 +82,7 @@ impl Notes {
         left.cloned().collect()
     }
 
+    /// What whoever calls about this target group holds.
     fn calling(&mut self, arn: &Arn) -> Arc<tokio::sync::Mutex<()>> {
         self.calling.retain(|_, one| one.strong_count() > 0);
         let there = self.calling.get(arn).and_then(Weak::upgrade);
@@ -147,10 +148,8 @@ impl Inner {
             Ok(None) => Ok(Answer::default()),
             Err(why) => Err(why),
         };
-        if answer
-            .as_ref()
-            .map_or_else(|why| why.cause.uncertain(), |_| true)
-        {
+        let may_have = |why: &CallError| why.cause.uncertain();
+        if answer.as_ref().err().is_none_or(may_have) {
             self.has_registered(record, call, alone.as_ref());
         }
         (alone, answer)

@@ -42,6 +42,7 @@ use crate::rate::Ticket;
 use crate::target::Backends;
 
 mod all;
+mod bound;
 mod hearing;
 mod serving;
 
@@ -286,33 +287,6 @@ impl Record {
             self.health = Watch::default();
         }
         self.wanted = Some(wanted);
-    }
-
-    /// Whether nodes and pods that change are followed in a target group between turns.
-    pub(super) fn follows(&self, name: &str, group: &ObservedTargetGroup) -> bool {
-        group.bound.is_none() || self.notes.contains(name)
-    }
-
-    /// The Service names these target groups of others. Notes about other ones get no target any more.
-    pub(super) fn keep_notes<'a>(&mut self, named: impl Iterator<Item = &'a Arn>) {
-        let named: BTreeSet<&Arn> = named.collect();
-        let groups = &self.observed.target_groups;
-        self.notes.retain(|note| {
-            let bound = groups.get(note).and_then(|group| group.bound.as_ref());
-            bound.is_some_and(|bound| named.contains(&bound.arn))
-        });
-    }
-
-    /// The Service wants no target in target groups of others any more.
-    pub(super) fn names_no_others(&mut self) {
-        self.others = None;
-        self.notes.clear();
-    }
-
-    /// Whether targets are in target groups of others.
-    pub(super) fn is_bound(&self) -> bool {
-        let mut groups = self.observed.target_groups.values();
-        groups.any(|group| group.bound.is_some())
     }
 
     /// Whether others than this Service have something here, or are about to. The tags of the load balancer and its

@@ -20,7 +20,7 @@ use ballast_provider::{
 };
 
 use crate::support::{class, connection, mark};
-pub(crate) use crate::support::{ensure, service, settle, with, with_pods};
+pub(crate) use crate::support::{dual, ensure, service, settle, with, with_pods};
 
 const CLUSTER: &str = "cluster-1";
 /// The group of [`Bed::second_group`].

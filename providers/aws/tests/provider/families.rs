@@ -12,14 +12,9 @@ use ballast_provider::{
 };
 
 use crate::bed::{
-    Bed, addresses, delete, ensure, registered, service, settle, with, with_pods, writes,
+    Bed, addresses, delete, dual, ensure, registered, service, settle, with, with_pods, writes,
 };
 use crate::support::balancer;
-
-fn dual(mut service: LoadBalancer) -> LoadBalancer {
-    service.families = vec![Family::V4, Family::V6];
-    service
-}
 
 fn web() -> LoadBalancer {
     service("web", &[(80, 30_080)])

@@ -155,6 +155,12 @@ pub(crate) fn gated(mut service: LoadBalancer) -> LoadBalancer {
     service
 }
 
+/// A Service with both families.
+pub(crate) fn dual(mut service: LoadBalancer) -> LoadBalancer {
+    service.families = vec![Family::V4, Family::V6];
+    service
+}
+
 /// The same Service, with pods as targets, at these addresses.
 pub(crate) fn with_pods(service: LoadBalancer, addresses: &[&str]) -> LoadBalancer {
     let mut service = with(service, "nlb-target-type", "ip");

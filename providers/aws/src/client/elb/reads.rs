@@ -10,7 +10,7 @@ use super::{CHUNK, PAGE, answered, fault};
 use crate::client::values::{
     Listener, ListenerRule, LoadBalancer, Tags, TargetGroup, TargetHealth,
 };
-use crate::client::{Action, CallError, Cause, Client, Manner, Soon};
+use crate::client::{Action, Answered, CallError, Cause, Client, Fault, Manner, Soon};
 use crate::observed::{Arn, Reservation};
 
 pub(super) mod decode;
@@ -26,6 +26,9 @@ enum Of<'a> {
     /// What belongs to the load balancer with this ARN.
     LoadBalancer(&'a str),
 }
+
+/// The most pages of a list: 100,000 objects. AWS permits far fewer in a region.
+const MOST_PAGES: usize = 250;
 
 /// A page, and the marker of the next one.
 type Page<T> = (Vec<T>, Option<String>);
@@ -105,30 +108,18 @@ impl Client {
         load_balancer: &str,
         manner: Manner,
     ) -> Result<Vec<Listener>, CallError> {
-        let mut all = Vec::new();
-        let mut marker: Option<String> = None;
-        loop {
-            let from = &marker;
-            let (mut page, next): Page<Listener> = self
-                .perform(Action::DescribeListeners, manner, |_| {
-                    Box::pin(async move {
-                        let output = (self.elb().describe_listeners())
-                            .load_balancer_arn(load_balancer)
-                            .page_size(PAGE)
-                            .set_marker(from.clone());
-                        let output = output.send().await.map_err(fault)?;
-                        let page = output.listeners().iter().filter_map(listener).collect();
-                        let next = output.next_marker().map(str::to_owned);
-                        Ok(answered((page, next), &output))
-                    })
-                })
-                .await?;
-            all.append(&mut page);
-            marker = next;
-            if marker.is_none() {
-                return Ok(all);
-            }
-        }
+        self.list(Action::DescribeListeners, manner, |from| {
+            Box::pin(async move {
+                let request = self.elb().describe_listeners();
+                let request = request.load_balancer_arn(load_balancer);
+                let request = request.page_size(PAGE).set_marker(from);
+                let output = request.send().await.map_err(fault)?;
+                let page = output.listeners().iter().filter_map(listener).collect();
+                let next = output.next_marker().map(str::to_owned);
+                Ok(answered((page, next), &output))
+            })
+        })
+        .await
     }
 
     /// The listeners with these ARNs, as far as they exist.
@@ -162,30 +153,17 @@ impl Client {
         listener: &str,
         manner: Manner,
     ) -> Result<Vec<ListenerRule>, CallError> {
-        let mut all = Vec::new();
-        let mut marker: Option<String> = None;
-        loop {
-            let from = &marker;
-            let (mut page, next): Page<ListenerRule> = self
-                .perform(Action::DescribeRules, manner, |_| {
-                    Box::pin(async move {
-                        let output = (self.elb().describe_rules())
-                            .listener_arn(listener)
-                            .page_size(PAGE)
-                            .set_marker(from.clone());
-                        let output = output.send().await.map_err(fault)?;
-                        let page = output.rules().iter().filter_map(rule).collect();
-                        let next = output.next_marker().map(str::to_owned);
-                        Ok(answered((page, next), &output))
-                    })
-                })
-                .await?;
-            all.append(&mut page);
-            marker = next;
-            if marker.is_none() {
-                return Ok(all);
-            }
-        }
+        self.list(Action::DescribeRules, manner, |from| {
+            Box::pin(async move {
+                let request = self.elb().describe_rules().listener_arn(listener);
+                let request = request.page_size(PAGE).set_marker(from);
+                let output = request.send().await.map_err(fault)?;
+                let page = output.rules().iter().filter_map(rule).collect();
+                let next = output.next_marker().map(str::to_owned);
+                Ok(answered((page, next), &output))
+            })
+        })
+        .await
     }
 
     /// The ARNs in the list of certificates of a listener that ends TLS. The default one is in this list
@@ -195,33 +173,21 @@ impl Client {
         listener: &str,
         manner: Manner,
     ) -> Result<BTreeSet<Arn>, CallError> {
-        let mut all = BTreeSet::new();
-        let mut marker: Option<String> = None;
-        loop {
-            let from = &marker;
-            let (page, next): Page<Arn> = self
-                .perform(Action::DescribeListenerCertificates, manner, |_| {
-                    Box::pin(async move {
-                        let output = (self.elb().describe_listener_certificates())
-                            .listener_arn(listener)
-                            .page_size(PAGE)
-                            .set_marker(from.clone());
-                        let output = output.send().await.map_err(fault)?;
-                        let listed = output.certificates().iter();
-                        let listed = listed.filter(|one| one.is_default() != Some(true));
-                        let arns = listed.filter_map(|one| one.certificate_arn());
-                        let page = arns.map(str::to_owned).collect();
-                        let next = output.next_marker().map(str::to_owned);
-                        Ok(answered((page, next), &output))
-                    })
-                })
-                .await?;
-            all.extend(page);
-            marker = next;
-            if marker.is_none() {
-                return Ok(all);
-            }
-        }
+        let all = self.list(Action::DescribeListenerCertificates, manner, |from| {
+            Box::pin(async move {
+                let request = self.elb().describe_listener_certificates();
+                let request = request.listener_arn(listener);
+                let request = request.page_size(PAGE).set_marker(from);
+                let output = request.send().await.map_err(fault)?;
+                let listed = output.certificates().iter();
+                let listed = listed.filter(|one| one.is_default() != Some(true));
+                let arns = listed.filter_map(|one| one.certificate_arn());
+                let page: Vec<Arn> = arns.map(str::to_owned).collect();
+                let next = output.next_marker().map(str::to_owned);
+                Ok(answered((page, next), &output))
+            })
+        });
+        Ok(all.await?.into_iter().collect())
     }
 
     /// The attributes of a listener.
@@ -354,39 +320,50 @@ impl Client {
         .await
     }
 
+    /// All pages of a list. `page` begins behind a marker.
+    async fn list<'a, T>(
+        &'a self,
+        action: Action,
+        manner: Manner,
+        page: impl Fn(Option<String>) -> Soon<'a, Answered<Page<T>>, Fault>,
+    ) -> Result<Vec<T>, CallError> {
+        let mut all = Vec::new();
+        let mut marker: Option<String> = None;
+        for _ in 0..MOST_PAGES {
+            let from = |_| page(marker.clone());
+            let (mut found, next) = self.perform(action, manner, from).await?;
+            all.append(&mut found);
+            marker = next;
+            if marker.is_none() {
+                return Ok(all);
+            }
+        }
+        let why = format!("the list has more than {MOST_PAGES} pages");
+        Err(CallError::unmade(action, Cause::Cloud, why))
+    }
+
     async fn load_balancers_of(
         &self,
         of: Of<'_>,
         manner: Manner,
     ) -> Result<Vec<LoadBalancer>, CallError> {
-        let mut all = Vec::new();
-        let mut marker: Option<String> = None;
-        loop {
-            let from = &marker;
-            let (mut page, next): Page<LoadBalancer> = self
-                .perform(Action::DescribeLoadBalancers, manner, |_| {
-                    Box::pin(async move {
-                        let request = self.elb().describe_load_balancers();
-                        let request = match of {
-                            Of::All => request.page_size(PAGE).set_marker(from.clone()),
-                            Of::Arns(arns) => request.set_load_balancer_arns(Some(arns.to_vec())),
-                            Of::Names(names) => request.set_names(Some(names.to_vec())),
-                            Of::LoadBalancer(arn) => request.load_balancer_arns(arn),
-                        };
-                        let output = request.send().await.map_err(fault)?;
-                        let page = output.load_balancers().iter();
-                        let page = page.filter_map(load_balancer).collect();
-                        let next = output.next_marker().map(str::to_owned);
-                        Ok(answered((page, next), &output))
-                    })
-                })
-                .await?;
-            all.append(&mut page);
-            marker = next.filter(|_| of == Of::All);
-            if marker.is_none() {
-                return Ok(all);
-            }
-        }
+        self.list(Action::DescribeLoadBalancers, manner, |from| {
+            Box::pin(async move {
+                let request = self.elb().describe_load_balancers();
+                let request = match of {
+                    Of::All => request.page_size(PAGE).set_marker(from),
+                    Of::Arns(arns) => request.set_load_balancer_arns(Some(arns.to_vec())),
+                    Of::Names(names) => request.set_names(Some(names.to_vec())),
+                    Of::LoadBalancer(arn) => request.load_balancer_arns(arn),
+                };
+                let output = request.send().await.map_err(fault)?;
+                let page = output.load_balancers().iter();
+                let page = page.filter_map(load_balancer).collect();
+                let next = output.next_marker().filter(|_| of == Of::All);
+                Ok(answered((page, next.map(str::to_owned)), &output))
+            })
+        })
+        .await
     }
 
     async fn target_groups_of(
@@ -394,37 +371,27 @@ impl Client {
         of: Of<'_>,
         manner: Manner,
     ) -> Result<Vec<TargetGroup>, CallError> {
-        let mut all = Vec::new();
-        let mut marker: Option<String> = None;
-        loop {
-            let from = &marker;
-            let (mut page, next): Page<TargetGroup> = self
-                .perform(Action::DescribeTargetGroups, manner, |_| {
-                    Box::pin(async move {
-                        let request = self.elb().describe_target_groups();
-                        let request = match of {
-                            Of::All => request.page_size(PAGE).set_marker(from.clone()),
-                            Of::Arns(arns) => request.set_target_group_arns(Some(arns.to_vec())),
-                            Of::Names(names) => request.set_names(Some(names.to_vec())),
-                            Of::LoadBalancer(arn) => request
-                                .load_balancer_arn(arn)
-                                .page_size(PAGE)
-                                .set_marker(from.clone()),
-                        };
-                        let output = request.send().await.map_err(fault)?;
-                        let page = output.target_groups().iter();
-                        let page = page.filter_map(target_group).collect();
-                        let next = output.next_marker().map(str::to_owned);
-                        Ok(answered((page, next), &output))
-                    })
-                })
-                .await?;
-            all.append(&mut page);
-            marker = next.filter(|_| matches!(of, Of::All | Of::LoadBalancer(_)));
-            if marker.is_none() {
-                return Ok(all);
-            }
-        }
+        self.list(Action::DescribeTargetGroups, manner, |from| {
+            Box::pin(async move {
+                let request = self.elb().describe_target_groups();
+                let request = match of {
+                    Of::All => request.page_size(PAGE).set_marker(from),
+                    Of::Arns(arns) => request.set_target_group_arns(Some(arns.to_vec())),
+                    Of::Names(names) => request.set_names(Some(names.to_vec())),
+                    Of::LoadBalancer(arn) => {
+                        let request = request.load_balancer_arn(arn);
+                        request.page_size(PAGE).set_marker(from)
+                    }
+                };
+                let output = request.send().await.map_err(fault)?;
+                let page = output.target_groups().iter();
+                let page = page.filter_map(target_group).collect();
+                let paged = matches!(of, Of::All | Of::LoadBalancer(_));
+                let next = output.next_marker().filter(|_| paged);
+                Ok(answered((page, next.map(str::to_owned)), &output))
+            })
+        })
+        .await
     }
 }
 

@@ -10,6 +10,22 @@ use super::{
 };
 use crate::bed::{Bed, delete, ensure, instance, service, settle, with, with_pods};
 
+/// Two Services with the same pods in one target group, and what the second one asks for with other pods.
+async fn twins() -> (Bed, AwsProvider, String, impl Fn(&[&str]) -> LoadBalancer) {
+    let (bed, provider, arn) = prepared("ip").await;
+    bed.fake.edit(|cloud, _| {
+        let group = cloud.target_groups.get_mut(&arn).unwrap();
+        group
+            .tags
+            .insert(TARGETS_FROM.into(), "shop/web shop/new".into());
+    });
+    let of = arn.clone();
+    let new = move |all: &[&str]| bound(with_pods(service("new", &[(80, 30_090)]), all), &of);
+    settle(&provider, &pods(&arn, &[ONE, TWO])).await.unwrap();
+    settle(&provider, &new(&[ONE, TWO])).await.unwrap();
+    (bed, provider, arn, new)
+}
+
 /// The process dies at each call, before or after it, and pods change meanwhile. No target is left behind, and none of
 /// another cluster is touched.
 #[tokio::test]
@@ -76,24 +92,12 @@ async fn a_crash_at_any_call_of_a_deletion_leaves_no_target() {
 /// A Service gets another name: the new one has the same pods, and the former one is deleted.
 #[tokio::test]
 async fn a_target_of_two_services_stays_until_both_are_gone() {
-    let (bed, provider, arn) = prepared("ip").await;
-    bed.fake.edit(|cloud, _| {
-        let group = cloud.target_groups.get_mut(&arn).unwrap();
-        group
-            .tags
-            .insert(TARGETS_FROM.into(), "shop/web shop/new".into());
-    });
-    let new = bound(
-        with_pods(service("new", &[(80, 30_090)]), &[ONE, TWO]),
-        &arn,
-    );
-    settle(&provider, &pods(&arn, &[ONE, TWO])).await.unwrap();
-    settle(&provider, &new).await.unwrap();
+    let (bed, provider, arn, new) = twins().await;
     let (_, calls) = bed.calls_of(delete(&bed, &provider, &web())).await;
     assert_eq!(has(&bed, &arn), at(&[ONE, TWO]));
     let count = calls.iter().filter(|it| *it == "DeregisterTargets").count();
     assert_eq!(count, 0, "nothing drains: {calls:?}");
-    delete(&bed, &provider, &new).await;
+    delete(&bed, &provider, &new(&[])).await;
     assert_eq!(has(&bed, &arn), [""; 0]);
 }
 
@@ -155,22 +159,6 @@ async fn each_port_has_its_own_fate() {
     assert!(why.contains(&other), "{why}");
     assert_eq!(has(&bed, &arn), at(&[TWO]));
     assert_eq!(has(&bed, &other), [""; 0]);
-}
-
-/// Two Services with the same pods in one target group, and what the second one asks for with other pods.
-async fn twins() -> (Bed, AwsProvider, String, impl Fn(&[&str]) -> LoadBalancer) {
-    let (bed, provider, arn) = prepared("ip").await;
-    bed.fake.edit(|cloud, _| {
-        let group = cloud.target_groups.get_mut(&arn).unwrap();
-        group
-            .tags
-            .insert(TARGETS_FROM.into(), "shop/web shop/new".into());
-    });
-    let of = arn.clone();
-    let new = move |all: &[&str]| bound(with_pods(service("new", &[(80, 30_090)]), all), &of);
-    settle(&provider, &pods(&arn, &[ONE, TWO])).await.unwrap();
-    settle(&provider, &new(&[ONE, TWO])).await.unwrap();
-    (bed, provider, arn, new)
 }
 
 /// Both lose a pod at once, and then both are deleted at once.

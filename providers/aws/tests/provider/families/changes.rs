@@ -7,9 +7,9 @@ use ballast_aws_fake::state::rules::Change;
 use ballast_aws_fake::{Config, Fault};
 use ballast_provider::{Family, LoadBalancer, Protocol, Provider};
 
-use super::{dual, udp, web};
+use super::{udp, web};
 use crate::adopt::former;
-use crate::bed::{Bed, delete, essence, instance, registered, settle, with, with_pods};
+use crate::bed::{Bed, delete, dual, essence, instance, registered, settle, with, with_pods};
 use crate::former::{Maker, adopting};
 use crate::sharing::member;
 use crate::support::{balancer, settle_all};

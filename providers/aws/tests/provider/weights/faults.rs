@@ -3,17 +3,12 @@
 use std::time::Duration;
 
 use ballast_aws_fake::Fault;
-use ballast_provider::{Family, LoadBalancer, Provider, Released, Removal};
+use ballast_provider::{Provider, Released, Removal};
 
 use super::{divided, weighted, weights};
-use crate::bed::{Bed, essence, ports, registered, with, with_pods, writes};
+use crate::bed::{Bed, dual, essence, ports, registered, with, with_pods, writes};
 use crate::sharing::member;
 use crate::support::{balancer, settle_all};
-
-fn dual(mut service: LoadBalancer) -> LoadBalancer {
-    service.families = vec![Family::V4, Family::V6];
-    service
-}
 
 /// Whether port 80 sends connections to a target group that has targets.
 fn port_80_serves(bed: &Bed) -> bool {
