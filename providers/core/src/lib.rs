@@ -1,8 +1,9 @@
 //! The domain model of load balancers, independent of any cloud and of Kubernetes.
 //!
 //! This crate owns the domain model ([`model`]), the [`Provider`] trait with its errors, the
-//! marks on every cloud object ([`mark`]), where addresses are announced ([`place`]), the bounds on text from outside ([`text`]), the text
-//! of errors ([`causes`]), and the conformance suite (`conformance`, behind a feature) that each
+//! marks on every cloud object ([`mark`]), what load balancers cost ([`prices`]), where addresses
+//! are announced ([`place`]), the bounds on text from outside ([`text`]), the text of errors
+//! ([`causes`]), and the conformance suite (`conformance`, behind a feature) that each
 //! provider runs in its own tests.
 //!
 //! It depends on no Kubernetes client and no cloud SDK: the controller turns Services into
@@ -17,6 +18,7 @@ pub mod labels;
 pub mod mark;
 pub mod model;
 pub mod place;
+pub mod prices;
 pub mod provider;
 pub mod text;
 
@@ -29,6 +31,7 @@ pub use model::{
     TargetSet, TrafficPolicy,
 };
 pub use place::{Place, Spot, Why};
+pub use prices::{Billed, Money, Prices};
 pub use provider::{
     CallCount, Cause, Change, Exclusion, ExtraCondition, ExtraKind, Inventory, Observed, Owned,
     Provider, Published, Released, Removal, State, Traits,
