@@ -16,7 +16,9 @@ use crate::announcer::args::AnnouncerArgs;
 use crate::class::Scope;
 use crate::class::contender::{self, LeaseName};
 use crate::cli::cluster::LeaseArgs;
-use crate::cli::{cleanup, crds, iam_policy, migrate, probe, rebalance, secrets, status, teardown};
+use crate::cli::{
+    cleanup, crds, iam_policy, migrate, orphans, probe, rebalance, secrets, status, teardown,
+};
 use crate::pools::AddressBook;
 use crate::process::backoff::Backoff;
 use crate::process::lease::{Config, Timing};
@@ -77,6 +79,11 @@ pub enum Command {
     /// the cluster.
     #[command(after_help = teardown::EXAMPLES)]
     Teardown(Box<teardown::TeardownArgs>),
+
+    /// Find load balancers whose cluster is gone, with what they cost, and delete them. Needs no
+    /// cluster.
+    #[command(after_help = orphans::EXAMPLES)]
+    Orphans(Box<orphans::OrphansArgs>),
 
     /// Spread the addresses of bare-metal Services evenly over the nodes.
     #[command(after_help = rebalance::EXAMPLES)]
@@ -287,6 +294,7 @@ impl ControllerArgs {
             addresses,
             other_controllers: contender::leases(other_controllers_leases),
             readiness_gates,
+            clock: Arc::new(jiff::Timestamp::now),
         })
     }
 }

@@ -306,6 +306,7 @@ impl ClassView {
             force_default: false,
             max: None,
             removal: Removal::Delete,
+            orphan_grace: None,
             provider: Ok(samples::in_a_cloud()),
             traits: Ok(Traits::CLOUD),
             status: LoadBalancerClassStatus::default(),
@@ -432,6 +433,14 @@ impl Provider for PureProvider {
 
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
         unreachable!("choosing has no effects")
+    }
+
+    async fn tag(
+        &self,
+        _: &[Owned],
+        _: &std::collections::BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        Ok(())
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {

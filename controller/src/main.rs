@@ -37,6 +37,9 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Teardown(args) => {
             runtime()?.block_on(async { cli::teardown::run(*args, asked_to_stop()?.boxed()).await })
         }
+        Command::Orphans(args) => {
+            runtime()?.block_on(async { cli::orphans::run(*args, asked_to_stop()?.boxed()).await })
+        }
         Command::Rebalance(args) => runtime()?
             .block_on(async { cli::rebalance::run(*args, asked_to_stop()?.boxed()).await }),
         Command::MockCloud(args) => {
@@ -55,6 +58,7 @@ fn lines(command: &Command) -> Kube {
         | Command::Secrets(_)
         | Command::Cleanup(_)
         | Command::Probe(_)
+        | Command::Orphans(_)
         | Command::Rebalance(_)
         | Command::Teardown(_) => Kube::Nothing,
         Command::Controller(_) | Command::Announcer(_) => Kube::Connection,

@@ -55,6 +55,16 @@ pub struct LoadBalancerClassSpec {
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
+    /// What happens to load balancers of this class whose Service does not exist: its finalizer was
+    /// removed by hand, or the API server was restored from an older backup.
+    #[serde(default)]
+    pub orphans: OrphanPolicy,
+
+    /// With `orphans: Delete`: the time between the survey that finds such a load balancer and the one
+    /// that may delete it, such as `48h`. Default: `24h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphan_grace_period: Option<Duration>,
+
     /// AWS Network Load Balancers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<AwsSettings>,
@@ -76,6 +86,16 @@ pub enum DeletionPolicy {
     Delete,
     /// The load balancer stays in the cloud, tagged as retained.
     Retain,
+}
+
+/// What happens to a load balancer whose Service does not exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OrphanPolicy {
+    /// Ballast reports it, with what it costs. `ballast orphans --delete` deletes it.
+    #[default]
+    Report,
+    /// Ballast deletes it after the grace, unless many are due at once.
+    Delete,
 }
 
 /// Settings of the L2 provider. Without pool names and selector, the class uses all pools.
@@ -170,9 +190,16 @@ pub struct LoadBalancerClassStatus {
     #[serde(default)]
     pub programmed: i64,
 
+    /// The number of Services that do not exist and still have a load balancer of this class, as of the
+    /// last survey of its cloud. Absent before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphans: Option<i64>,
+
     /// `Accepted`: the settings are valid and the class serves Services.
     /// `Ready`: the provider responds. `InUse`: which Services use the class. `Default`:
     /// whether it serves Services without a class, or which class or controller does.
+    /// `Orphaned`: load balancers without a Service, and what they cost. `IdentityShared`: a copy of
+    /// this cluster uses the same load balancers, so nothing is deleted.
     /// `Contested`: another client keeps changing what Ballast writes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

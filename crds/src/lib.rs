@@ -23,8 +23,8 @@ pub use aws::{
 };
 pub use class::{
     DeletionPolicy, Draining, FailureDetection, L2Settings, LoadBalancerClass,
-    LoadBalancerClassSpec, LoadBalancerClassStatus, MockSettings, NotOneProvider, ProviderKind,
-    ProviderSettings, Rebalance,
+    LoadBalancerClassSpec, LoadBalancerClassStatus, MockSettings, NotOneProvider, OrphanPolicy,
+    ProviderKind, ProviderSettings, Rebalance,
 };
 pub use pool::{
     AddressPool, AddressPoolSpec, AddressPoolStatus, Edges, PoolCounts, PoolEntry, Resting,

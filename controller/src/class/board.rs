@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::class::orphans::Found;
 use crate::class::{ClassView, Classes, Contender, Instance, Scope};
 use crate::cluster::ledger::Ledger;
 
@@ -92,6 +93,7 @@ impl Board {
         seats.taken.remove(class);
         self.edit(|classes| {
             classes.instances.remove(class);
+            classes.found.remove(class);
         });
     }
 
@@ -115,6 +117,23 @@ impl Board {
 // === impl Seat ===
 
 impl Seat {
+    /// Replaces what surveys have found.
+    pub fn found(&self, found: &Found) {
+        let seats = self.board.seats();
+        let known = self.board.snapshot();
+        let same = known
+            .found
+            .get(&self.class)
+            .is_some_and(|it| **it == *found);
+        if same || seats.taken.get(&self.class) != Some(&self.number) {
+            return;
+        }
+        self.board.edit(|classes| {
+            let found = Arc::new(found.clone());
+            classes.found.insert(self.class.clone(), found);
+        });
+    }
+
     /// Replaces the state of the class's provider. A class whose provider is ready is open.
     pub fn post(&self, instance: Instance) {
         let seats = self.board.seats();

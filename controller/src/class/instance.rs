@@ -4,7 +4,8 @@
 //! ledger what the cloud holds, and sets the targets. A step that fails is tried again with the same
 //! provider, so that a step that takes long goes on where it was. Then the task follows two streams side by
 //! side: the targets (a wave of changes becomes one call; the latest wins) and the changes
-//! that the provider reports (each wakes its Service). The state of the provider is posted on
+//! that the provider reports (each wakes its Service). Beside them, [`orphans`] looks for load balancers
+//! without a Service. The state of the provider is posted on
 //! the board; no Service is ensured or released while the provider of its class is not ready.
 //!
 //! ```text
@@ -46,6 +47,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::class::board::{Board, Seat};
+use crate::class::orphans::{self, Clock};
 use crate::class::patience::in_time;
 use crate::class::{ClassView, Classes, Instance};
 use crate::cluster::eligibility::Eligible;
@@ -91,6 +93,9 @@ pub trait Factory: Send + Sync {
 /// Sends an event with this text.
 pub type SendEvent = Arc<dyn Fn(&ServiceId, &str) + Send + Sync>;
 
+/// Sends an event about a class.
+pub type SendClassEvent = Arc<dyn Fn(&str, bool, &str) + Send + Sync>;
+
 /// What every class task needs.
 #[derive(Clone)]
 pub struct Context {
@@ -98,6 +103,8 @@ pub struct Context {
     pub factory: Arc<dyn Factory>,
     /// The UID of `kube-system`, and the name of the cluster for people.
     pub cluster: (String, String),
+    /// Tells what this process writes from what any other one does ([`Mark::writer`]).
+    pub writer: String,
     /// The Services, as watched.
     pub services: Arc<Store<Name, ServiceView>>,
     /// Where the state of providers is posted.
@@ -110,8 +117,12 @@ pub struct Context {
     pub targets: watch::Receiver<Eligible>,
     /// Counts calls that fail, and target changes.
     pub metrics: ProviderMetrics,
+    /// The time of tags.
+    pub clock: Clock,
     /// Sends the event that says what differs from what was made.
     pub send_changed: SendEvent,
+    /// Sends an event about a class: whether it is about a shared identity, and the text.
+    pub send_class_event: SendClassEvent,
     /// Checked before every effect.
     pub fence: Fence,
 }
@@ -240,6 +251,7 @@ async fn serve(context: Context, seat: Seat, class: Arc<ClassView>) {
     // nodes.
     tokio::select! {
         never = follow_changes(&context, name, provider.as_ref()) => match never {},
+        never = orphans::keep(&context, &seat, name, provider.as_ref()) => match never {},
         () = follow_waves(&context, name, provider.as_ref(), targets, told) => {}
     }
 }
@@ -365,12 +377,13 @@ fn build(context: &Context, class: &ClassView) -> Result<Arc<dyn Provider>, Prov
         cluster: context.cluster.0.clone(),
         cluster_name: context.cluster.1.clone(),
         class: class.name.clone(),
+        writer: context.writer.clone(),
     };
     context.factory.build(&settings, mark)
 }
 
 /// Records in the ledger what the cloud holds for this class, so that a load balancer is also
-/// released if its Service lost its finalizer, or vanished while no leader watched.
+/// released if its Service lost its finalizer. What has no Service waits for [`orphans`].
 async fn take_stock(
     context: &Context,
     class: &str,

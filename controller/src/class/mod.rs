@@ -10,6 +10,7 @@
 pub mod board;
 pub mod contender;
 pub mod instance;
+pub mod orphans;
 pub mod patience;
 pub mod status;
 
@@ -18,14 +19,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use ballast_crds::{
-    DeletionPolicy, Draining, LoadBalancerClass, LoadBalancerClassStatus, ProviderSettings,
-    class_of_key,
+    DeletionPolicy, Draining, LoadBalancerClass, LoadBalancerClassStatus, OrphanPolicy,
+    ProviderSettings, class_of_key,
 };
 use ballast_provider::{LoadBalancer, Provider, Reason, Refusal, Removal, Traits};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::core::DeserializeGuard;
 
 use crate::class::instance::Factory;
+use crate::class::orphans::Found;
 use crate::cluster::conditions::rfc3339;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::meta::{created, version};
@@ -33,6 +35,9 @@ use crate::cluster::view::ServiceView;
 
 /// The finalizer that a class carries while Services use it.
 pub const IN_USE_FINALIZER: &str = "ballast.dev/in-use";
+
+/// The grace of a class that does not name one.
+const DEFAULT_GRACE: SignedDuration = SignedDuration::from_hours(24);
 
 /// The fields of a `LoadBalancerClass` that decisions need.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +62,9 @@ pub struct ClassView {
     pub max: Option<usize>,
     /// `spec.deletionPolicy`
     pub removal: Removal,
+    /// `spec.orphans`: load balancers without a Service are deleted after this grace. `None`: they are
+    /// only reported.
+    pub orphan_grace: Option<SignedDuration>,
     /// The provider settings, or why they are invalid.
     pub provider: Result<ProviderSettings, String>,
     /// The traits of its provider, or why the class cannot serve Services.
@@ -93,6 +101,8 @@ pub struct Classes {
     pub views: BTreeMap<String, Arc<ClassView>>,
     /// The providers of the classes in scope.
     pub instances: BTreeMap<String, Instance>,
+    /// What surveys of the clouds have found, by class.
+    pub found: BTreeMap<String, Arc<Found>>,
     /// The classes that this process serves.
     pub scope: Scope,
     /// Another controller that serves Services without a class.
@@ -138,6 +148,14 @@ pub enum DefaultState {
     Undecided,
 }
 
+/// A grace as the class names it, in whole seconds; one that is no time counts as none.
+fn grace(period: kube::core::Duration) -> SignedDuration {
+    if period.is_negative() {
+        return DEFAULT_GRACE;
+    }
+    SignedDuration::try_from(std::time::Duration::from(period)).unwrap_or(SignedDuration::MAX)
+}
+
 /// Whether the targets of a load balancer are pods.
 pub fn uses_endpoints(provider: &dyn Provider, load_balancer: &LoadBalancer) -> bool {
     provider.traits().endpoints && provider.uses_endpoints(load_balancer)
@@ -181,12 +199,24 @@ impl ClassView {
                 None | Some(DeletionPolicy::Retain) => Removal::Retain,
                 Some(DeletionPolicy::Delete) => Removal::Delete,
             },
+            orphan_grace: spec
+                .filter(|spec| spec.orphans == OrphanPolicy::Delete)
+                .map(|spec| spec.orphan_grace_period.map_or(DEFAULT_GRACE, grace)),
             provider,
             traits,
             status: class
                 .ok()
                 .and_then(|class| class.status.clone())
                 .unwrap_or_default(),
+        }
+    }
+
+    /// What becomes of load balancers without a Service.
+    pub fn orphan_policy(&self) -> orphans::Policy {
+        orphans::Policy {
+            delete: self.orphan_grace.is_some(),
+            grace: self.orphan_grace.unwrap_or(DEFAULT_GRACE),
+            draining: self.draining().is_some(),
         }
     }
 
@@ -281,7 +311,12 @@ impl Classes {
     /// Whether these classes are the same for Services as the others. Providers are not
     /// compared: each wakes its own Services.
     pub fn are_same_for_services(&self, other: &Self) -> bool {
+        let shared = |of: &Self| -> Vec<String> {
+            let found = of.found.iter().filter(|(_, it)| it.shared.is_some());
+            found.map(|(name, _)| name.clone()).collect()
+        };
         self.contender == other.contender
+            && shared(self) == shared(other)
             && self.views.len() == other.views.len()
             && self.views.iter().all(|(name, view)| {
                 other.views.get(name).is_some_and(|before| {
@@ -293,6 +328,12 @@ impl Classes {
     /// A class by name.
     pub fn get(&self, name: &str) -> Option<&ClassView> {
         self.views.get(name).map(Arc::as_ref)
+    }
+
+    /// Why nothing of a class is deleted, if a copy of this cluster uses the same load balancers.
+    pub fn is_shared_with_a_copy(&self, name: &str) -> Option<Refusal> {
+        let message = self.found.get(name)?.shared_message()?;
+        Some(Refusal::new(Reason::IdentityShared, message))
     }
 
     /// The provider of a class, once it is ready.

@@ -11,6 +11,7 @@ use ballast_provider::Reason;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::class::orphans::Found;
 use crate::class::{ClassView, Classes, DefaultState, Instance};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::conditions::{condition, contested, dated, transition};
@@ -18,6 +19,10 @@ use crate::cluster::ledger::Ledger;
 use crate::cluster::view::ServiceView;
 use crate::process::text;
 
+/// The condition of a class with load balancers that have no Service.
+const ORPHANED: &str = "Orphaned";
+/// The condition of a class whose load balancers a copy of this cluster uses.
+const IDENTITY_SHARED: &str = "IdentityShared";
 /// Services that the condition `InUse` names.
 const NAMED: usize = 5;
 
@@ -138,6 +143,8 @@ pub fn report(
 ) -> LoadBalancerClassStatus {
     let mut conditions = vec![accepted(class), ready(class, classes), in_use(usage)];
     conditions.extend(default(class, classes));
+    let found = classes.found.get(&class.name);
+    conditions.extend(of_survey(found, before));
     conditions.extend(is_contested.then(contested));
     dated(&mut conditions, before, &Time(transition(now)));
     LoadBalancerClassStatus {
@@ -148,6 +155,12 @@ pub fn report(
             .map(|settings| settings.kind().as_str().to_owned()),
         load_balancers: i64::try_from(usage.held).unwrap_or(i64::MAX),
         programmed: i64::try_from(usage.programmed).unwrap_or(i64::MAX),
+        orphans: match found {
+            None => class.status.orphans,
+            // No write only to say that there is none.
+            Some(found) if found.orphans.is_empty() => class.status.orphans.map(|_| 0),
+            Some(found) => Some(i64::try_from(found.orphans.len()).unwrap_or(i64::MAX)),
+        },
         conditions,
         draining: class.status.draining.clone(),
     }
@@ -228,6 +241,25 @@ fn in_use(usage: &Usage) -> Condition {
         (false, _) => format!("{names} and {more} more"),
     };
     condition("InUse", true, "InUse", format!("Used by {users}"))
+}
+
+/// What the last survey of the cloud has found, where it is worth saying. Before the first survey of this
+/// process: what the former one has said.
+fn of_survey(found: Option<&Arc<Found>>, before: &[Condition]) -> Vec<Condition> {
+    let Some(found) = found else {
+        let known = before.iter();
+        let known = known.filter(|it| [ORPHANED, IDENTITY_SHARED].contains(&&*it.type_));
+        return known.cloned().collect();
+    };
+    let orphaned = (!found.orphans.is_empty()).then(|| {
+        let message = text::message(&found.message());
+        condition(ORPHANED, true, "NoService", message)
+    });
+    let shared = found.shared_message().map(|message| {
+        let message = text::message(&message);
+        condition(IDENTITY_SHARED, true, "ForeignSignOfLife", message)
+    });
+    orphaned.into_iter().chain(shared).collect()
 }
 
 fn default(class: &ClassView, classes: &Classes) -> Option<Condition> {

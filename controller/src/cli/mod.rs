@@ -1,7 +1,7 @@
 //! Commands for people: [`status`] shows every load balancer, address pool and announcer,
 //! [`migrate`] converts the settings of another load balancer, [`rebalance`] spreads addresses
-//! over nodes, [`teardown`] releases load balancers before
-//! an uninstall, [`crds`] prints or applies the CRDs, [`iam_policy`] prints what AWS must permit, [`secrets`] creates shared Secrets,
+//! over nodes, [`teardown`] releases load balancers before an uninstall, [`orphans`] finds those of
+//! clusters that are gone, [`crds`] prints or applies the CRDs, [`iam_policy`] prints what AWS must permit, [`secrets`] creates shared Secrets,
 //! [`cleanup`] deletes what an uninstall leaves, [`probe`] asks the process of its container.
 //!
 //! They are not part of the controller: each runs once, as the user, with the rights of the
@@ -14,6 +14,8 @@ pub mod cluster;
 pub mod crds;
 pub mod iam_policy;
 pub mod migrate;
+pub mod orphans;
+pub mod prices;
 pub mod probe;
 pub mod rebalance;
 mod retry;

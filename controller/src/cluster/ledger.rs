@@ -88,6 +88,8 @@ struct Marks {
     vacant: Option<Vacant>,
     /// The provider refused the last try, and there is nothing there.
     is_refused: bool,
+    /// It is proven that the Service does not exist any more.
+    is_gone: bool,
     /// Apart, because most Services share nothing.
     sharing: Option<Box<Sharing>>,
 }
@@ -266,6 +268,26 @@ impl Ledger {
         for entry in stale {
             self.forget(&entry.id, &entry.class);
         }
+    }
+
+    /// Records that a Service is proven not to exist any more: a watch has reported its deletion, or
+    /// surveys of the cloud agree ([`crate::class::orphans`]).
+    pub fn gone(&self, id: &ServiceId, class: &str) {
+        if let Some(marks) = self.lock().marks(id, class) {
+            marks.is_gone = true;
+        }
+    }
+
+    /// A watch has reported the deletion of this Service.
+    pub fn deleted(&self, id: &ServiceId) {
+        for class in self.classes_of(id) {
+            self.gone(id, &class);
+        }
+    }
+
+    /// Whether it is proven that a Service does not exist any more.
+    pub fn is_gone(&self, id: &ServiceId, class: &str) -> bool {
+        self.lock().marks(id, class).is_some_and(|it| it.is_gone)
     }
 
     /// All entries of a name.

@@ -20,6 +20,8 @@ struct Inner<K, V> {
     views: HashMap<K, Stored<V>>,
     /// Keys of a relist that is under way.
     listed: HashSet<K>,
+    /// What the last update deleted, if it did.
+    deleted: Option<Arc<V>>,
     ready: bool,
 }
 
@@ -110,6 +112,7 @@ impl<K, V> Default for Store<K, V> {
             inner: RwLock::new(Inner {
                 views: HashMap::new(),
                 listed: HashSet::new(),
+                deleted: None,
                 ready: false,
             }),
         }
@@ -120,6 +123,7 @@ impl<K: Clone + Eq + Hash, V: PartialEq> Store<K, V> {
     /// Stores one update of a watch.
     pub fn apply(&self, update: Update<K, V>) -> Changed<K> {
         let mut inner = self.write();
+        inner.deleted = None;
         let mut keys = Vec::new();
         let phase = match update {
             Update::ListBegins => {
@@ -142,12 +146,18 @@ impl<K: Clone + Eq + Hash, V: PartialEq> Store<K, V> {
                 Phase::Live
             }
             Update::Deleted(key) => {
-                inner.views.remove(&key);
+                let removed = inner.views.remove(&key);
+                inner.deleted = removed.map(|stored| stored.view);
                 keys.push(key);
                 Phase::Live
             }
         };
         Changed { keys, phase }
+    }
+
+    /// What the last update deleted: a watch has reported it. What is missing in a list is not here.
+    pub fn deleted(&self) -> Option<Arc<V>> {
+        self.read().deleted.clone()
     }
 
     /// One view.

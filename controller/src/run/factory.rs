@@ -80,7 +80,15 @@ impl Providers {
                 "spec.l2: nothing exists outside of the cluster; the Services list the addresses",
             )
             .into()),
-            ProviderSettings::Aws(aws) => Ok(Arc::new(AwsInventory::new(connection(&aws.region)))),
+            ProviderSettings::Aws(aws) => {
+                let class = class_settings(aws)?;
+                let connection = connection(&class.region);
+                Ok(Arc::new(AwsInventory::new(
+                    self.aws.clone(),
+                    connection,
+                    class,
+                )))
+            }
         }
     }
 

@@ -128,12 +128,28 @@ fn leader_tasks(
         instances: instance::Context {
             factory: Arc::clone(&options.factory),
             cluster: (cluster, options.cluster_name.clone()),
+            writer: format!("{:016x}", rand::random::<u64>()),
             services: Arc::clone(&shared.services),
             board: shared.board.clone(),
             queue: shared.queue.clone(),
             ledger: Arc::clone(&shared.ledger),
             targets: shared.targets.clone(),
             metrics: shared.metrics.providers.clone(),
+            clock: Arc::clone(&options.clock),
+            send_class_event: Arc::new({
+                let (recorder, board) = (recorder.clone(), shared.board.clone());
+                move |class, is_shared, what| {
+                    let Some(uid) = board.snapshot().get(class).map(|it| it.uid.clone()) else {
+                        return;
+                    };
+                    let event = if is_shared {
+                        Event::IdentityShared
+                    } else {
+                        Event::Orphaned
+                    };
+                    recorder.class_event(class, &uid, event(what.to_owned()));
+                }
+            }),
             send_changed: Arc::new(move |id, what| recorder.event(id, Event::changed(what))),
             fence,
         },

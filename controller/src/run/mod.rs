@@ -35,6 +35,7 @@ use crate::class::Scope;
 use crate::class::board::Board;
 use crate::class::contender::LeaseName;
 use crate::class::instance::Factory;
+use crate::class::orphans::Clock;
 use crate::cluster::eligibility::Eligible;
 use crate::cluster::endpoints::Endpoints;
 use crate::cluster::ledger::Ledger;
@@ -81,6 +82,8 @@ pub struct Options {
     pub other_controllers: Vec<LeaseName>,
     /// Whether the readiness gates of pods are opened.
     pub readiness_gates: bool,
+    /// The time of tags in clouds.
+    pub clock: Clock,
 }
 
 /// How a run ended.

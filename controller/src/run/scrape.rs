@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ballast_provider::Prices;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -13,6 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::class::board::Board;
+use crate::class::orphans::Found;
 use crate::class::{Classes, Instance};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::store::Store;
@@ -49,6 +51,11 @@ struct CallLabels {
     class: String,
     action: &'static str,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+struct ClassLabels {
+    class: String,
 }
 
 /// Services that wait, by class and reason.
@@ -157,6 +164,7 @@ impl Collector for ScrapeMetrics {
             ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
         }
         provider_calls(&mut encoder, &self.board.snapshot())?;
+        orphans(&mut encoder, &self.board.snapshot())?;
         let table = self.book.announcements();
         // Only a leader knows.
         if !table.is_open() {
@@ -212,6 +220,55 @@ fn provider_calls(
     Ok(())
 }
 
+/// What the last survey of each class has found. Only the leader surveys.
+fn orphans(encoder: &mut DescriptorEncoder<'_>, classes: &Classes) -> Result<(), fmt::Error> {
+    let all = || {
+        let found = classes.found.iter();
+        found.map(|(class, found)| {
+            let class = class.clone();
+            (ClassLabels { class }, found)
+        })
+    };
+    let counts: [(&str, &str, fn(&Found) -> usize); 4] = [
+        (
+            "ballast_orphans",
+            "Services that do not exist and still have a load balancer, by class, as of the last survey",
+            |found| found.orphans.len(),
+        ),
+        (
+            "ballast_load_balancers_retained",
+            "Load balancers that were kept when their Service was deleted (deletionPolicy: Retain), by class",
+            |found| found.retained.len(),
+        ),
+        (
+            "ballast_load_balancers_kept",
+            "Load balancers with the tag ballast.dev/keep, by class",
+            |found| found.kept.len(),
+        ),
+        (
+            "ballast_identity_shared",
+            "1 if a copy of this cluster uses the load balancers of the class, so that nothing is deleted",
+            |found| usize::from(found.shared.is_some()),
+        ),
+    ];
+    for (name, help, count) in counts {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, found) in all() {
+            let count = i64::try_from(count(found)).unwrap_or(i64::MAX);
+            ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let name = "ballast_orphans_cost_dollars_per_month";
+    let help =
+        "What load balancers without a Service cost in a month at AWS's list prices, by class";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, found) in all() {
+        let cost = Prices::default().per_month(found.billed()).dollars();
+        ConstGauge::new(cost).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
 fn gauge(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -236,6 +293,40 @@ mod tests {
         fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
             provider_calls(&mut encoder, &self.0)
         }
+    }
+
+    #[derive(Debug)]
+    struct Orphans(Classes);
+
+    impl Collector for Orphans {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+            orphans(&mut encoder, &self.0)
+        }
+    }
+
+    #[test]
+    fn orphans_are_counted_with_their_cost() {
+        let mut registry = Registry::default();
+        let mut classes = Classes::test(["a", "b"].map(ClassView::test));
+        let found = Found {
+            orphans: vec![crate::class::orphans::Orphan::test("web")],
+            retained: vec!["kept-1".to_owned()],
+            ..Found::default()
+        };
+        classes.found.insert("a".to_owned(), Arc::new(found));
+        registry.register_collector(Box::new(Orphans(classes)));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"ballast_orphans{class="a"} 1"#,
+            r#"ballast_load_balancers_retained{class="a"} 1"#,
+            r#"ballast_load_balancers_kept{class="a"} 0"#,
+            r#"ballast_identity_shared{class="a"} 0"#,
+            r#"ballast_orphans_cost_dollars_per_month{class="a"} 16.425"#,
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains(r#"class="b""#), "nothing was surveyed there");
     }
 
     #[test]

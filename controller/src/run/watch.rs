@@ -265,12 +265,15 @@ impl ServiceWatch {
             Phase::ListBegins => self.ledger.relisting(),
             Phase::ListEnds { .. } => {
                 self.ledger.relisted();
-                // What is recorded and not in the list any more is released by absence.
+                // What is recorded and not in the list any more may be released by absence.
                 for name in self.ledger.names() {
                     self.queue.add(name);
                 }
             }
             Phase::Listing | Phase::Live => {}
+        }
+        if let Some(service) = self.store.deleted() {
+            self.ledger.deleted(&service.id);
         }
         let classes = self.board.snapshot();
         for name in &changed.keys {

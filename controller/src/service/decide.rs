@@ -286,6 +286,9 @@ fn release(
             format!("LoadBalancerClass {class}: {message}"),
         );
     }
+    if let Some(shared) = classes.is_shared_with_a_copy(class) {
+        return wait(shared.reason, shared.message);
+    }
     match classes.instances.get(class) {
         Some(Instance::Ready(provider)) => Decision::Release {
             class: class.to_owned(),

@@ -15,7 +15,7 @@ use tracing::{Instrument, debug, info_span};
 use crate::class::Classes;
 use crate::class::board::Board;
 use crate::cluster::endpoints::Endpoints;
-use crate::cluster::ledger::Entry;
+use crate::cluster::ledger::{Entry, Ledger};
 use crate::cluster::namespaces::Namespaces;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
@@ -128,6 +128,9 @@ impl Reconciler {
         });
         let mut absent = Outcome::Ignored;
         for entry in ledger.left_behind(name, uid) {
+            if !may_release_absent(&entry, classes, ledger) {
+                continue;
+            }
             absent = absent.and(self.release_absent(&entry, classes).await);
         }
         let Some(service) = service else {
@@ -204,6 +207,19 @@ impl Reconciler {
             _ => Outcome::Waiting,
         }
     }
+}
+
+/// Whether what a Service had may be released that does not exist, as far as the store says. A list
+/// that lacks it proves nothing where the cloud outlives the cluster: then [`crate::class::orphans`]
+/// finds out. Nothing is released that a copy of this cluster may use.
+fn may_release_absent(entry: &Entry, classes: &Classes, ledger: &Ledger) -> bool {
+    let Some(provider) = classes.provider(&entry.class) else {
+        return true;
+    };
+    let outlives = provider.traits().finalizer;
+    !outlives
+        || (ledger.is_gone(&entry.id, &entry.class)
+            && classes.is_shared_with_a_copy(&entry.class).is_none())
 }
 
 // === impl Waiting ===

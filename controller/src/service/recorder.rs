@@ -14,13 +14,14 @@ mod lines;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_crds::LoadBalancerClass;
 use ballast_provider::ServiceId;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event as ApiEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource as _};
 use tracing::debug;
 
 use self::lines::Waiting;
@@ -59,9 +60,17 @@ pub struct Sender {
     metrics: EventMetrics,
 }
 
+/// What an event is about.
+#[derive(Clone, Debug)]
+enum About {
+    Service(ServiceId),
+    /// A `LoadBalancerClass`, with its UID.
+    Class(String, String),
+}
+
 /// One queued event.
 struct Note {
-    id: ServiceId,
+    about: About,
     event: Event,
     queued: Timestamp,
 }
@@ -97,12 +106,23 @@ pub fn recorder(
 impl Recorder {
     /// Queues an event about a Service.
     pub fn event(&self, id: &ServiceId, event: Event) {
+        self.add(About::Service(id.clone()), event);
+    }
+
+    /// Queues an event about a class. It is in the namespace `default`, as all events about objects
+    /// without a namespace.
+    pub fn class_event(&self, name: &str, uid: &str, event: Event) {
+        self.add(About::Class(name.to_owned(), uid.to_owned()), event);
+    }
+
+    fn add(&self, about: About, event: Event) {
+        let namespace = about.namespace();
         let note = Note {
-            id: id.clone(),
+            about,
             event,
             queued: Timestamp::now(),
         };
-        if !self.open.0.add(&id.namespace, note) {
+        if !self.open.0.add(&namespace, note) {
             self.metrics.event("dropped");
         }
     }
@@ -146,7 +166,8 @@ impl Sender {
 
     /// The outcome, as a metric label.
     async fn send(&self, note: &Note) -> &'static str {
-        let api: Api<ApiEvent> = Api::namespaced(self.client.clone(), &note.id.namespace);
+        let namespace = note.about.namespace();
+        let api: Api<ApiEvent> = Api::namespaced(self.client.clone(), &namespace);
         let body = self.body(note);
         let params = PostParams::default();
         match tokio::time::timeout(REQUEST_TIMEOUT, api.create(&params, &body)).await {
@@ -156,36 +177,69 @@ impl Sender {
                 "refused"
             }
             failed => {
-                debug!(service = %note.id, reason = note.event.reason(), ?failed, "event not sent");
+                debug!(about = ?note.about, reason = note.event.reason(), ?failed, "event not sent");
                 "failed"
             }
         }
     }
 
-    fn body(&self, Note { id, event, queued }: &Note) -> ApiEvent {
+    fn body(
+        &self,
+        Note {
+            about,
+            event,
+            queued,
+        }: &Note,
+    ) -> ApiEvent {
+        let regarding = about.reference();
+        let name = regarding.name.as_deref().unwrap_or_default();
         ApiEvent {
             metadata: ObjectMeta {
-                // Unique among the events of this Service.
-                name: Some(format!("{}.{:x}", id.name, queued.as_nanosecond())),
-                namespace: Some(id.namespace.to_string()),
+                // Unique among the events of this object.
+                name: Some(format!("{name}.{:x}", queued.as_nanosecond())),
+                namespace: Some(about.namespace().to_string()),
                 ..ObjectMeta::default()
             },
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(*queued)),
             note: Some(shorten(event.message())),
             reason: Some(event.reason().to_owned()),
-            regarding: Some(ObjectReference {
+            regarding: Some(regarding),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            type_: Some(event.kind().to_owned()),
+            ..ApiEvent::default()
+        }
+    }
+}
+
+// === impl About ===
+
+impl About {
+    fn namespace(&self) -> Arc<str> {
+        match self {
+            Self::Service(id) => Arc::clone(&id.namespace),
+            Self::Class(..) => "default".into(),
+        }
+    }
+
+    fn reference(&self) -> ObjectReference {
+        match self {
+            Self::Service(id) => ObjectReference {
                 api_version: Some("v1".to_owned()),
                 kind: Some("Service".to_owned()),
                 name: Some(id.name.to_string()),
                 namespace: Some(id.namespace.to_string()),
                 uid: Some(id.uid.to_string()),
                 ..ObjectReference::default()
-            }),
-            reporting_controller: Some(CONTROLLER.to_owned()),
-            reporting_instance: Some(self.instance.clone()),
-            type_: Some(event.kind().to_owned()),
-            ..ApiEvent::default()
+            },
+            Self::Class(name, uid) => ObjectReference {
+                api_version: Some(LoadBalancerClass::api_version(&()).into_owned()),
+                kind: Some("LoadBalancerClass".to_owned()),
+                name: Some(name.clone()),
+                uid: Some(uid.clone()),
+                ..ObjectReference::default()
+            },
         }
     }
 }

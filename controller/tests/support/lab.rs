@@ -141,6 +141,10 @@ impl Lab {
         let own = Providers::default();
         let options = Options {
             readiness_gates: false,
+            clock: Arc::new({
+                let api = Arc::clone(&self.api);
+                move || api.time()
+            }),
             scope: match &scope {
                 None => Scope::All,
                 Some(names) => Scope::Only(names.iter().map(|&name| name.to_owned()).collect()),

@@ -48,6 +48,10 @@ pub fn of(lab: &Lab) -> Vec<String> {
             .iter()
             .filter(|(key, service)| ours(service).contains(name) || served(key, service))
             .count();
+        let conditions = class["status"]["conditions"].as_array();
+        if conditions.is_some_and(|all| all.iter().any(|it| it["type"] == "Orphaned")) {
+            problems.push(format!("class {name} reports orphans"));
+        }
         let guarded =
             texts(&class["metadata"]["finalizers"]).contains(&"ballast.dev/in-use".to_owned());
         if guarded != (holders > 0) {

@@ -131,6 +131,33 @@ fn of_services() -> Vec<Case> {
             quiet: pending("3x10 0x50"),
         },
         Case {
+            alert: "BallastOrphans",
+            interval: 300,
+            until: 120,
+            fires: vec![series("ballast_orphans", &[A, "class=\"local\""], "2x120")],
+            // A survey finds one that is being deleted; the next one does not.
+            quiet: vec![series(
+                "ballast_orphans",
+                &[A, "class=\"local\""],
+                "0x9 1x6 0x100",
+            )],
+        },
+        Case {
+            alert: "BallastIdentityShared",
+            interval: 60,
+            until: 60,
+            fires: vec![series(
+                "ballast_identity_shared",
+                &[A, "class=\"local\""],
+                "1x60",
+            )],
+            quiet: vec![series(
+                "ballast_identity_shared",
+                &[A, "class=\"local\""],
+                "0x60",
+            )],
+        },
+        Case {
             alert: "BallastQueueStuck",
             interval: 60,
             until: 30,

@@ -126,7 +126,7 @@ pub(crate) fn nested() -> Value {
         "classes": {
             "local": null,
             "m": {
-                "default": false, "forceDefault": false, "maxLoadBalancers": 5, "deletionPolicy": "Retain",
+                "default": false, "forceDefault": false, "maxLoadBalancers": 5, "deletionPolicy": "Retain", "orphans": "Delete", "orphanGracePeriod": "48h",
                 "mock": {"enabled": true, "endpoint": "http://192.0.2.1:9000"},
             },
             "l": {"l2": {

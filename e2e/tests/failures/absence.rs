@@ -41,7 +41,9 @@ async fn class_after_its_services(site: &Site<'_>) -> Result<()> {
             "held by nothing"
         );
     }
-    site.ballast.mock_class(CLASS, "").await?;
+    // Only the cloud knows of some of them in the end.
+    let orphans = "orphans: Delete, orphanGracePeriod: 2s";
+    site.ballast.mock_class(CLASS, orphans).await?;
     site.converges(2).await?;
     for name in ["first", "second"] {
         let failed = site.events(name).await?;

@@ -162,6 +162,9 @@ pub struct Ids {
     pub subnets: Vec<IpNet>,
     /// The IDs and ARNs of what the plan's calls have made, by the names in [`Ref::Made`].
     pub made: BTreeMap<String, String>,
+    /// The tags that what is created gets in addition: those of its birth
+    /// ([`ballast_provider::Mark::birth`]).
+    pub born: BTreeMap<String, String>,
 }
 
 /// What a [`Call`] returns.
@@ -439,6 +442,13 @@ impl Ids {
         let inside = |range: &IpNet| range.contains(&address.ip());
         let elsewhere = !self.subnets.is_empty() && !self.subnets.iter().any(inside);
         elsewhere.then_some("all")
+    }
+
+    /// The tags of what is created now.
+    fn tags(&self, tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let born = self.born.iter();
+        let born = born.map(|(key, value)| (key.clone(), value.clone()));
+        tags.clone().into_iter().chain(born).collect()
     }
 
     /// The ID or ARN behind a reference. An unknown one is a mistake in the order of the calls.

@@ -118,6 +118,7 @@ fn nobody() -> Mark {
         cluster: String::new(),
         cluster_name: String::new(),
         class: String::new(),
+        writer: String::new(),
     }
 }
 

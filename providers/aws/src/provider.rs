@@ -61,13 +61,14 @@ mod status;
 mod tags;
 mod targets;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, CallCount, Change, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError,
-    Published, Refusal, Released, Removal, ServiceId, TargetSet, Traits,
+    Balancer, CallCount, Change, Inventory, Key, Life, LoadBalancer, Mark, Observed, Owned,
+    Provider, ProviderError, Published, Refusal, Released, Removal, ServiceId, TargetSet, Traits,
 };
 use futures::stream::BoxStream;
 use tokio::sync::Notify;
@@ -80,6 +81,7 @@ use self::targets::Targets;
 use crate::call::Call;
 use crate::client::{Client, Clients, ConnectError, Connection};
 use crate::nodes::Nodes;
+use crate::rate::Urgency;
 use crate::settings::{ClassSettings, Settings};
 use crate::target::TargetType;
 
@@ -96,7 +98,9 @@ pub struct AwsProvider {
 
 /// Lists what Ballast has made in one region, whichever cluster and class it belongs to.
 pub struct AwsInventory {
+    clients: Clients,
     connection: Connection,
+    class: ClassSettings,
 }
 
 struct Inner {
@@ -263,6 +267,22 @@ impl Provider for AwsProvider {
         Ok(self.inner.records.owned().await)
     }
 
+    async fn survey(&self) -> Result<Vec<Owned>, ProviderError> {
+        let client = self.inner.client().await?;
+        let all = everything::everything(client, Urgency::Background).await;
+        let mut all = all.map_err(|why| execute::error(&why))?;
+        all.retain(|one| self.inner.mark.owns(&one.tags));
+        Ok(all)
+    }
+
+    async fn tag(
+        &self,
+        objects: &[Owned],
+        tags: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        self.inner.tag_notes(objects, tags).await
+    }
+
     fn changes(&self) -> BoxStream<'static, Change> {
         follow::follow(Arc::clone(&self.inner))
     }
@@ -271,19 +291,59 @@ impl Provider for AwsProvider {
 // === impl AwsInventory ===
 
 impl AwsInventory {
-    /// The inventory of a region. Makes no call.
-    pub const fn new(connection: Connection) -> Self {
-        Self { connection }
+    /// The inventory of a region. Makes no call. `class`: settings with which [`Inventory::provider`] deletes; they
+    /// say nothing of what is there.
+    pub const fn new(clients: Clients, connection: Connection, class: ClassSettings) -> Self {
+        Self {
+            clients,
+            connection,
+            class,
+        }
+    }
+
+    async fn client(&self) -> Result<Client, ProviderError> {
+        let client = self.clients.client(&self.connection).await;
+        client.map_err(|error: ConnectError| ProviderError::transient(error.to_string()))
     }
 }
 
 #[async_trait]
-impl ballast_provider::Inventory for AwsInventory {
+impl Inventory for AwsInventory {
+    async fn account(&self) -> Result<String, ProviderError> {
+        let client = self.client().await?;
+        let region = client.region().to_owned();
+        let account = everything::account(&client).await;
+        Ok(match account.map_err(|why| execute::error(&why))? {
+            Some(account) => format!("AWS account {account}, region {region}"),
+            None => format!("AWS region {region}"),
+        })
+    }
+
     async fn all(&self) -> Result<Vec<Owned>, ProviderError> {
-        let client = Client::connect(&self.connection).await;
-        let client = client.map_err(|error| ProviderError::transient(error.to_string()))?;
-        let all = everything::everything(&client).await;
+        let client = self.client().await?;
+        let all = everything::everything(&client, Urgency::Service).await;
         all.map_err(|why| execute::error(&why))
+    }
+
+    async fn tags(
+        &self,
+        object: &Owned,
+    ) -> Result<Option<BTreeMap<String, String>>, ProviderError> {
+        let client = self.client().await?;
+        let tags = everything::tags(&client, object).await;
+        tags.map_err(|why| execute::error(&why))
+    }
+
+    async fn life(&self, object: &Owned) -> Result<Life, ProviderError> {
+        let client = self.client().await?;
+        let life = everything::life(&client, object).await;
+        life.map_err(|why| execute::error(&why))
+    }
+
+    fn provider(&self, owner: Mark) -> Result<Arc<dyn Provider>, ProviderError> {
+        let connection = self.connection.clone();
+        let provider = AwsProvider::new(&self.clients, connection, self.class.clone(), owner);
+        Ok(Arc::new(provider))
     }
 }
 

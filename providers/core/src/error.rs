@@ -63,6 +63,8 @@ pub enum Reason {
     /// The cloud does not permit a call: its credentials lack a right or are not valid, or somebody
     /// has protected the object.
     AccessDenied,
+    /// A copy of this cluster uses the same load balancers: nothing is deleted.
+    IdentityShared,
     /// The cloud did not answer, or it reported an internal error.
     CloudError,
 }
@@ -130,6 +132,7 @@ impl Reason {
             Self::QuotaExceeded => "QuotaExceeded",
             Self::Throttled => "Throttled",
             Self::AccessDenied => "AccessDenied",
+            Self::IdentityShared => "IdentityShared",
             Self::CloudError => "CloudError",
         }
     }

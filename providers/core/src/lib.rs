@@ -33,6 +33,6 @@ pub use model::{
 pub use place::{Place, Spot, Why};
 pub use prices::{Billed, Money, Prices};
 pub use provider::{
-    CallCount, Cause, Change, Exclusion, ExtraCondition, ExtraKind, Inventory, Observed, Owned,
-    Provider, Published, Released, Removal, State, Traits,
+    CallCount, Cause, Change, Exclusion, ExtraCondition, ExtraKind, Inventory, Kind, Life,
+    Observed, Owned, Provider, Published, Released, Removal, State, Traits,
 };

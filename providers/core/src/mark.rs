@@ -3,7 +3,10 @@
 //! one by name alone.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::model::{Key, ServiceId};
@@ -22,10 +25,36 @@ pub const SERVICE_UID: &str = "ballast.dev/service-uid";
 pub const SHARE_KEY: &str = "ballast.dev/share-key";
 /// When the object was created, RFC 3339.
 pub const CREATED_AT: &str = "ballast.dev/created-at";
+/// The last sign of life of the cluster: a [`Sign`]. The controller refreshes it daily.
+pub const LAST_SEEN: &str = "ballast.dev/last-seen";
+/// Since when no Service of the cluster has the object, as far as the cluster knows: a [`Sign`].
+pub const ORPHANED_AT: &str = "ballast.dev/orphaned-at";
+/// Set by people, with any value: Ballast never deletes the object.
+pub const KEEP: &str = "ballast.dev/keep";
 /// Hash of the desired state that was last applied in full.
 pub const APPLIED: &str = "ballast.dev/applied";
 /// Set if a load balancer was kept on purpose (`deletionPolicy: Retain`).
 pub const RETAINED: &str = "ballast.dev/retained";
+/// What every tag of Ballast's begins with.
+pub const PREFIX: &str = "ballast.dev/";
+
+/// The tags that say when something happened, or what people wish. They are no part of a desired
+/// state: a difference is no drift, and whoever writes an object leaves them as they are.
+pub const NOTES: [&str; 4] = [CREATED_AT, LAST_SEEN, ORPHANED_AT, KEEP];
+
+/// Who wrote a tag, and when. `TIME/WRITER`, such as `2026-11-25T10:00:00Z/3f9c2a7d01b4e856`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sign {
+    /// When, by the clock of the writer, in whole seconds.
+    pub at: Timestamp,
+    /// [`Mark::writer`].
+    pub writer: String,
+}
+
+/// A tag is no [`Sign`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not TIME/WRITER, such as 2026-11-25T10:00:00Z/3f9c2a7d01b4e856")]
+pub struct NotASign;
 
 /// The owner of the objects that a provider instance creates. The instance may touch no
 /// others.
@@ -37,11 +66,58 @@ pub struct Mark {
     pub cluster_name: String,
     /// Name of the `LoadBalancerClass`.
     pub class: String,
+    /// Tells the process that writes from every other one, those of a copy of the cluster included.
+    /// No part of the owner: [`Self::owns`] and [`Self::of`] ignore it.
+    pub writer: String,
+}
+
+// === impl Sign ===
+
+impl Sign {
+    /// The sign in one of these tags, if there is one.
+    pub fn of(tags: &BTreeMap<String, String>, key: &str) -> Option<Self> {
+        tags.get(key)?.parse().ok()
+    }
+}
+
+impl fmt::Display for Sign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}/{}", self.at, self.writer)
+    }
+}
+
+impl FromStr for Sign {
+    type Err = NotASign;
+
+    fn from_str(text: &str) -> Result<Self, NotASign> {
+        let (at, writer) = text.split_once('/').ok_or(NotASign)?;
+        Ok(Self {
+            at: at.parse().map_err(|_| NotASign)?,
+            writer: writer.to_owned(),
+        })
+    }
 }
 
 // === impl Mark ===
 
 impl Mark {
+    /// What this process writes at this time.
+    pub fn sign(&self, now: Timestamp) -> Sign {
+        Sign {
+            at: now,
+            writer: self.writer.clone(),
+        }
+    }
+
+    /// The tags that an object gets with its creation, beside those of its owner.
+    pub fn birth(&self, now: Timestamp) -> BTreeMap<String, String> {
+        [
+            (CREATED_AT.to_owned(), format!("{now:.0}")),
+            (LAST_SEEN.to_owned(), self.sign(now).to_string()),
+        ]
+        .into()
+    }
+
     /// The tags of an object with this mark that serves one Service.
     pub fn tags(&self, id: &ServiceId) -> BTreeMap<String, String> {
         [
@@ -88,8 +164,14 @@ impl Mark {
             cluster: tags.get(CLUSTER)?.clone(),
             cluster_name: tags.get(CLUSTER_NAME).cloned().unwrap_or_default(),
             class: tags.get(CLASS)?.clone(),
+            writer: String::new(),
         })
     }
+}
+
+/// When an object was created, if its tags say so.
+pub fn created_at(tags: &BTreeMap<String, String>) -> Option<Timestamp> {
+    tags.get(CREATED_AT)?.parse().ok()
 }
 
 /// The Service that the tags name, if they name one in full.
@@ -134,6 +216,7 @@ mod tests {
             cluster: "c-1".into(),
             cluster_name: "lab".into(),
             class: "local".into(),
+            writer: String::new(),
         }
     }
 
@@ -180,6 +263,27 @@ mod tests {
             assert!(!foreign.owns(&tags), "{foreign:?}");
         }
         assert!(!mark().owns(&BTreeMap::new()));
+    }
+
+    #[test]
+    fn a_sign_is_what_was_written() {
+        let now: Timestamp = "2026-11-25T10:00:00.5Z".parse().unwrap();
+        let writer = Mark {
+            writer: "3f9c".into(),
+            ..mark()
+        };
+        let born = writer.birth(now);
+        assert_eq!(born[CREATED_AT], "2026-11-25T10:00:00Z");
+        assert_eq!(born[LAST_SEEN], "2026-11-25T10:00:00Z/3f9c");
+        let sign = Sign::of(&born, LAST_SEEN).unwrap();
+        assert_eq!(
+            (sign.at.as_second(), &*sign.writer),
+            (1_795_600_800, "3f9c")
+        );
+        assert_eq!(created_at(&born).unwrap(), sign.at);
+        for bad in ["", "2026-11-25T10:00:00Z", "yesterday/3f9c"] {
+            assert_eq!(bad.parse::<Sign>(), Err(NotASign), "{bad}");
+        }
     }
 
     #[test]

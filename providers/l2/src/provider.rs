@@ -5,13 +5,13 @@
 //! [`Announcements`] tells which of them does. A Service is programmed while a node announces each
 //! of its addresses; otherwise it is `NotAnnounced`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, Change, ExtraCondition, ExtraKind, IpMode, Key, LoadBalancer, Member, Observed,
+    Balancer, Change, ExtraCondition, ExtraKind, IpMode, Key, Kind, LoadBalancer, Member, Observed,
     Owned, Place, Placement, Provider, ProviderError, Published, Reason, Refusal, Released,
     Removal, ServiceId, State, TargetSet, TrafficPolicy, Traits,
 };
@@ -171,9 +171,13 @@ impl Provider for L2Provider {
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
         let own = |id: ServiceId| Owned {
             key: Some(Key::alone(&id)),
-            name: id.to_string(),
-            services: vec![id],
-            tags: std::collections::BTreeMap::new(),
+            services: vec![id.clone()],
+            ..Owned::new(
+                Kind::LoadBalancer,
+                &*id.uid,
+                id.to_string(),
+                BTreeMap::new(),
+            )
         };
         Ok(self
             .addresses
@@ -181,6 +185,15 @@ impl Provider for L2Provider {
             .into_iter()
             .map(own)
             .collect())
+    }
+
+    /// An address has no tags: the status of its Service is the only record.
+    async fn tag(
+        &self,
+        _: &[Owned],
+        _: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        Ok(())
     }
 
     /// [`Addresses::woken`] reports the Services that may try again, for all classes at once.

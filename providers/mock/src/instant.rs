@@ -18,6 +18,7 @@
 
 mod cloud;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -191,6 +192,15 @@ impl Provider for InstantProvider {
         let mut slots = self.slots();
         slots.calls.inventory += 1;
         Ok(slots.inventory(&self.mark))
+    }
+
+    /// Its load balancers have no notes: nothing else uses the cloud.
+    async fn tag(
+        &self,
+        _: &[Owned],
+        _: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        Ok(())
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {

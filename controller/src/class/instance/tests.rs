@@ -95,6 +95,14 @@ impl Provider for Steps {
         self.take("inventory").map(|()| Vec::new())
     }
 
+    async fn tag(
+        &self,
+        _: &[Owned],
+        _: &std::collections::BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
     fn changes(&self) -> BoxStream<'static, Change> {
         futures::stream::pending().boxed()
     }
@@ -130,12 +138,15 @@ fn context(factory: impl Factory + 'static) -> Context {
     Context {
         factory: Arc::new(factory),
         cluster: ("uid".to_owned(), "test".to_owned()),
+        writer: "1".to_owned(),
         services: Arc::default(),
         board: Board::new(Scope::All, Arc::clone(&ledger)),
         queue: Queue::new(Backoff::default()),
         ledger,
         targets: watch::channel(Eligible::default()).1,
         metrics: ProviderMetrics::default(),
+        clock: Arc::new(jiff::Timestamp::now),
+        send_class_event: Arc::new(|_, _, _| {}),
         send_changed: Arc::new(|_, _| {}),
         fence: election.fence(),
     }

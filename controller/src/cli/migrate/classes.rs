@@ -11,7 +11,7 @@ use std::slice;
 
 use ballast_crds::{
     DeletionPolicy, FailureDetection, L2Settings, LoadBalancerClass, LoadBalancerClassSpec,
-    Rebalance,
+    OrphanPolicy, Rebalance,
 };
 use ballast_l2::Entry;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -315,6 +315,8 @@ fn spec(group: &Group<'_>, alone: bool, default: bool) -> LoadBalancerClassSpec 
         force_default: false,
         max_load_balancers: None,
         deletion_policy: DeletionPolicy::default(),
+        orphans: OrphanPolicy::default(),
+        orphan_grace_period: None,
         aws: None,
         l2: Some(L2Settings {
             address_pools,

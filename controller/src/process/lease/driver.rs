@@ -40,6 +40,8 @@ pub struct Election<A> {
     published: Published,
     /// The start of the last write, and [`Suspended`] at that time.
     begun: Option<(Instant, Duration)>,
+    /// When the former holder renewed the Lease last, by its own clock.
+    former: Option<Timestamp>,
     wall_clock: fn() -> Timestamp,
     suspended: Suspended,
 }
@@ -90,6 +92,7 @@ struct Term {
     until: Instant,
     /// [`Suspended`] when the term was last renewed.
     suspended: Duration,
+    former: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -110,6 +113,7 @@ impl<A: LeaseApi> Election<A> {
             base: None,
             published: Published::new(),
             begun: None,
+            former: None,
             wall_clock: Timestamp::now,
             suspended,
         }
@@ -205,6 +209,10 @@ impl<A: LeaseApi> Election<A> {
             epoch,
         };
         let base = self.base.as_ref().filter(|_| replace);
+        if matches!(self.observed.role(), Role::Standby) {
+            let renewed = base.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
+            self.former = renewed.map(|at| at.0);
+        }
         let lease = api::claim(base, claim, (self.wall_clock)());
         match self.send(lease, replace).await {
             Ok((lease, record)) => {
@@ -289,6 +297,7 @@ impl<A: LeaseApi> Election<A> {
                     epoch,
                     until: renewed + self.config.renew_deadline(),
                     suspended,
+                    former: self.former,
                 };
                 // The answer came after the end of its own term.
                 if !term.lasts((self.suspended)()) {
@@ -311,6 +320,7 @@ impl Fence {
             epoch: 1,
             until: Instant::now() + Duration::from_hours(24),
             suspended: suspended(),
+            former: None,
         };
         Self {
             term: watch::channel(Some(term)).1,
@@ -322,6 +332,12 @@ impl Fence {
     pub fn epoch(&self) -> Option<u32> {
         let term = (*self.term.borrow())?;
         term.lasts((self.suspended)()).then_some(term.epoch)
+    }
+
+    /// When the former holder of the Lease renewed it last, by its own clock, as this API server knows
+    /// it. `None`: nobody held it before.
+    pub fn former(&self) -> Option<Timestamp> {
+        (*self.term.borrow())?.former
     }
 }
 

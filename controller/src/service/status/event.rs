@@ -86,6 +86,10 @@ pub enum Event {
     Changed(String),
     /// Another node announces addresses of the Service.
     Moved(Moved),
+    /// Of a class: load balancers without a Service; the note says which and what they cost.
+    Orphaned(String),
+    /// Of a class: a copy of the cluster uses its load balancers.
+    IdentityShared(String),
 }
 
 // === impl Event ===
@@ -114,6 +118,8 @@ impl Event {
             Self::Contested(_) => "LoadBalancerContested",
             Self::Changed(_) => "LoadBalancerChanged",
             Self::Moved(_) => "LoadBalancerMoved",
+            Self::Orphaned(_) => "LoadBalancersOrphaned",
+            Self::IdentityShared(_) => "IdentityShared",
         }
     }
 
@@ -126,9 +132,11 @@ impl Event {
             Self::Deleted => "Deleted load balancer",
             Self::Unavailable => "There are no available nodes for LoadBalancer",
             Self::NoEndpoints => "No pod of the Service is ready",
-            Self::SyncFailed(message) | Self::Contested(message) | Self::Changed(message) => {
-                message
-            }
+            Self::SyncFailed(message)
+            | Self::Contested(message)
+            | Self::Changed(message)
+            | Self::Orphaned(message)
+            | Self::IdentityShared(message) => message,
             Self::Moved(moved) => &moved.note,
         }
     }
@@ -140,7 +148,9 @@ impl Event {
             | Self::NoEndpoints
             | Self::SyncFailed(_)
             | Self::Contested(_)
-            | Self::Changed(_) => "Warning",
+            | Self::Changed(_)
+            | Self::Orphaned(_)
+            | Self::IdentityShared(_) => "Warning",
             Self::Moved(moved) if moved.is_failure => "Warning",
             _ => "Normal",
         }

@@ -272,6 +272,11 @@ impl Api {
     }
 
     /// The virtual time.
+    /// The time on the virtual clock.
+    pub fn time(&self) -> jiff::Timestamp {
+        self.now().parse().unwrap()
+    }
+
     fn now(&self) -> String {
         let seconds = EPOCH + i64::try_from(self.start.elapsed().as_secs()).unwrap();
         jiff::Timestamp::from_second(seconds).unwrap().to_string()

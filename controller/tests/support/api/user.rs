@@ -228,7 +228,10 @@ impl Api {
     }
 
     pub fn create_class(&self, name: &str, spec: &Value) -> String {
-        let mut all = json!({"mock": {"endpoint": "http://127.0.0.1:8111"}});
+        let mut all = json!({
+            "mock": {"endpoint": "http://127.0.0.1:8111"},
+            "orphans": "Delete", "orphanGracePeriod": "20s",
+        });
         for (field, value) in spec.as_object().unwrap() {
             if value.is_null() {
                 all.as_object_mut().unwrap().remove(field);

@@ -66,6 +66,18 @@ impl Provider for Faulty {
         self.inner.inventory().await
     }
 
+    async fn survey(&self) -> Result<Vec<Owned>, ProviderError> {
+        self.inner.survey().await
+    }
+
+    async fn tag(
+        &self,
+        objects: &[Owned],
+        tags: &std::collections::BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        self.inner.tag(objects, tags).await
+    }
+
     fn changes(&self) -> BoxStream<'static, Change> {
         self.inner.changes()
     }

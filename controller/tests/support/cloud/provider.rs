@@ -3,7 +3,7 @@
 //! Every mutating call is checked first: the Service has the finalizer, the object is ours,
 //! there is no duplicate, and no other call for the same key is running.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
@@ -14,9 +14,9 @@ use ballast::class::instance::Factory;
 use ballast::run::factory::Providers;
 use ballast_crds::ProviderSettings;
 use ballast_provider::{
-    Balancer, Cause, Change, IpMode, Key, LoadBalancer, Mark, Member, Observed, Owned, Provider,
-    ProviderError, Published, Reason, Refusal, Released, Removal, ServiceId, State, TargetSet,
-    Traits, mark,
+    Balancer, Billed, Cause, Change, IpMode, Key, Kind, LoadBalancer, Mark, Member, Observed,
+    Owned, Provider, ProviderError, Published, Reason, Refusal, Released, Removal, ServiceId,
+    State, TargetSet, Traits, mark,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -223,10 +223,7 @@ impl CloudProvider {
         let uid = &wanted.id.uid;
         self.check("create", uid, None, true);
         let mut tags = self.mark.tags(&wanted.id);
-        tags.insert(
-            mark::CREATED_AT.to_owned(),
-            "2025-06-15T00:00:00Z".to_owned(),
-        );
+        tags.extend(self.mark.birth(self.cloud.api.time()));
         self.mutate("create", uid, name.to_owned(), |state| {
             // Two controllers with a class each may overlap: each releases its own objects.
             let same =
@@ -455,11 +452,40 @@ impl Provider for CloudProvider {
         Ok(all
             .map(|(name, lb)| Owned {
                 key: Some(lb.key),
-                services: mark::service_of(&lb.tags).into_iter().collect(),
-                name,
-                tags: lb.tags,
+                billed: Billed {
+                    load_balancers: 1,
+                    public_addresses: 0,
+                },
+                ..Owned::new(Kind::LoadBalancer, &name, &name, lb.tags)
             })
             .collect())
+    }
+
+    async fn tag(
+        &self,
+        objects: &[Owned],
+        tags: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        for object in objects {
+            let (name, tags) = (object.name.clone(), tags.clone());
+            let mark = self.mark.clone();
+            let uid = object.tags.get(mark::SERVICE_UID);
+            let uid = uid.cloned().unwrap_or_default();
+            self.mutate("tag", &uid, name.clone(), move |state| {
+                let lb = state.balancers.get_mut(&name);
+                let Some(lb) = lb.filter(|lb| mark.owns(&lb.tags)) else {
+                    return;
+                };
+                for (key, value) in tags {
+                    match value {
+                        Some(value) => lb.tags.insert(key, value),
+                        None => lb.tags.remove(&key),
+                    };
+                }
+            })
+            .await;
+        }
+        Ok(())
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {

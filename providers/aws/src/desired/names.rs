@@ -9,8 +9,10 @@ use crate::nodes::Selector;
 use crate::settings::{Scheme, Settings};
 use crate::target::TargetType;
 
-/// AWS's limit for the tags of an object, less one for the tag of what was applied.
-const MOST_TAGS: usize = 49;
+/// AWS's limit for the tags of an object.
+const MOST_TAGS: usize = 50;
+/// Tags that come later: what was applied, its birth, the signs of life and of its end, and that it is retained.
+const LATER: usize = 5;
 
 /// The scheme is part of all names, so that the successor of another scheme shares nothing with the load
 /// balancer that it replaces, and can be made before that is deleted. So is the name of one that was taken over.
@@ -53,13 +55,12 @@ pub(super) fn tags(
     let by_port = pods || bound || service.families.contains(&Family::V6);
     let labels = selector(settings).tag().is_some();
     let more = usize::from(by_port) + usize::from(labels) + usize::from(bound);
-    if tags.len() + more > MOST_TAGS {
+    let all = tags.len() + more + LATER;
+    if all > MOST_TAGS {
         return Err(Refusal::new(
             Reason::QuotaExceeded,
             format!(
-                "additional-resource-tags: {} tags, Ballast's own among them; AWS permits {}",
-                tags.len() + more + 1,
-                MOST_TAGS + 1
+                "additional-resource-tags: {all} tags, Ballast's own among them; AWS permits {MOST_TAGS}"
             ),
         ));
     }

@@ -17,6 +17,7 @@ pub(crate) fn mark() -> Mark {
         cluster: "cluster-1".into(),
         cluster_name: "prod".into(),
         class: "aws".into(),
+        writer: "1".into(),
     }
 }
 

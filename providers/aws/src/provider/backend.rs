@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ballast_provider::ProviderError;
 use ballast_provider::mark::{CLASS, CLUSTER, CLUSTER_NAME, SERVICE, SERVICE_UID};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -94,6 +95,7 @@ impl Inner {
         };
         let ids = Ids {
             vpc: vpc.to_owned(),
+            born: self.mark.birth(Timestamp::now()),
             ..Ids::default()
         };
         // Whoever waits for the answer may be dropped.

@@ -1,6 +1,9 @@
-//! What the client has read, as [`crate::observed`] has it. Pure.
+//! What the client has read, as [`crate::observed`] has it: without the tags that are no part of a
+//! desired state ([`NOTES`]). Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use ballast_provider::mark::NOTES;
 
 use crate::client::values::{self, Tags};
 use crate::observed::{
@@ -12,7 +15,7 @@ use crate::target::TargetId;
 pub(super) fn security_group(one: values::SecurityGroup) -> (String, SecurityGroup) {
     let there = SecurityGroup {
         id: one.id,
-        tags: one.tags,
+        tags: without_notes(one.tags),
         rules: one.rules,
     };
     (one.name, there)
@@ -31,7 +34,7 @@ pub(super) fn load_balancer(one: values::LoadBalancer, tags: Tags) -> ObservedLo
         private_link_rules: one.private_link_rules,
         attributes: BTreeMap::new(),
         reservation: None,
-        tags,
+        tags: without_notes(tags),
         listeners: BTreeMap::new(),
     }
 }
@@ -48,10 +51,15 @@ pub(super) fn target_group(
         check: one.check?,
         attributes: BTreeMap::new(),
         bound: Bound::of(&tags),
-        tags,
+        tags: without_notes(tags),
         targets: BTreeSet::new(),
     };
     Some((one.name, group))
+}
+
+fn without_notes(mut tags: Tags) -> Tags {
+    tags.retain(|key, _| !NOTES.contains(&key.as_str()));
+    tags
 }
 
 /// A listener that is not as Ballast makes them sends to no target group of this Service, so the

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ballast_provider::{ProviderError, Reason};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -165,6 +166,7 @@ impl Inner {
     ) -> Ended {
         let mut ids = Ids {
             vpc: vpc.to_owned(),
+            born: self.mark.birth(Timestamp::now()),
             ..Ids::default()
         };
         if calls.iter().any(names_addresses) {

@@ -10,20 +10,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ballast_provider::mark::RETAINED;
+use ballast_provider::mark::{KEEP, RETAINED};
 use ballast_provider::{Key, ProviderError, Released, ServiceId};
 use jiff::Timestamp;
+use tracing::info;
 
 use super::Inner;
 use super::backend::Closed;
 use super::cleanup::Cleaning;
 use super::execute::{Ended, error};
 use super::full::{listeners_of_all, rules_of_all};
+use super::inventory::manner;
 use super::records::{Depth, Record};
 use crate::call::{Call, Ref};
-use crate::client::Client;
 use crate::client::values::Tags;
-use crate::observed::Observed;
+use crate::client::{CallError, Cause, Client};
+use crate::observed::{Arn, Observed};
 use crate::plan;
 use crate::rate::Urgency;
 
@@ -41,6 +43,11 @@ impl Inner {
         self.make_sure(client, &mut record).await?;
         if record.is_shared_by_others(id) {
             return self.leave(client, id, &mut record).await;
+        }
+        if self.is_kept(client, &mut record).await? {
+            info!(%key, "has the tag {KEEP}; keeping it");
+            drop(record);
+            return Box::pin(self.retain(id, key)).await;
         }
         if record.members.is_empty() {
             record.members.insert(id.clone());
@@ -73,6 +80,39 @@ impl Inner {
                 Ok(Released::Gone)
             }
         }
+    }
+
+    /// Reads the tags of what is about to be deleted. What is no longer this class's is forgotten: who takes Ballast's
+    /// tags away takes the object. Returns whether people want it to stay.
+    async fn is_kept(&self, client: &Client, record: &mut Record) -> Result<bool, ProviderError> {
+        let tags = match self.tags_now(client, record).await {
+            // AWS refuses the call if one of them is gone.
+            Err(why) if why.cause == Cause::NotFound => {
+                self.read(client, record, Urgency::Service).await?;
+                self.tags_now(client, record).await
+            }
+            read => read,
+        };
+        let mut tags = tags.map_err(|why| error(&why))?;
+        tags.retain(|_, tags| self.mark.owns(tags));
+        let observed = &mut record.observed;
+        let (balancers, groups) = (&mut observed.load_balancers, &mut observed.target_groups);
+        balancers.retain(|_, one| tags.contains_key(&one.arn));
+        groups.retain(|_, one| tags.contains_key(&one.arn));
+        Ok(tags.values().any(|tags| tags.contains_key(KEEP)))
+    }
+
+    /// The tags of the load balancers and target groups of a record.
+    async fn tags_now(
+        &self,
+        client: &Client,
+        record: &Record,
+    ) -> Result<BTreeMap<Arn, Tags>, CallError> {
+        let observed = &record.observed;
+        let balancers = observed.load_balancers.values().map(|one| &one.arn);
+        let groups = observed.target_groups.values().map(|one| &one.arn);
+        let arns: Vec<Arn> = balancers.chain(groups).cloned().collect();
+        client.tags(&arns, manner(Urgency::Service)).await
     }
 
     /// Removes what this Service has on a load balancer that others stay on.

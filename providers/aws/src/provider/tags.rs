@@ -1,4 +1,4 @@
-//! Reads the tags of everything, 20 objects in a call.
+//! Reads the tags of everything, 20 objects in a call, and writes notes on them.
 //!
 //! Other programs of the account use AWS's limits, too. Then one try of a start may not have the time for
 //! all calls. What it has read is kept, so that the next try goes on where it was.
@@ -6,12 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ballast_provider::{Owned, ProviderError};
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::Inner;
+use super::execute::error;
 use super::inventory::manner;
+use crate::call::{Call, Ref};
 use crate::client::values::Tags;
-use crate::client::{CallError, Client};
+use crate::client::{CallError, Cause, Client, Ids};
 use crate::observed::Arn;
 use crate::rate::Urgency;
 
@@ -33,6 +37,41 @@ impl Kept {
         self.0
             .retain(|arn, (at, _)| listed.contains(arn) && now.duration_since(*at) < OLD);
     }
+}
+
+/// Sets and removes tags, in one call each.
+async fn write(
+    client: &Client,
+    objects: &[Owned],
+    tags: &BTreeMap<String, Option<String>>,
+) -> Result<(), CallError> {
+    let of = || -> Vec<Ref> {
+        let ids = objects.iter().map(|one| one.id.clone());
+        ids.map(Ref::Known).collect()
+    };
+    let set = tags.iter();
+    let set = set.filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+    let set: Tags = set.collect();
+    let unset = tags.iter().filter(|(_, value)| value.is_none());
+    let unset: Vec<String> = unset.map(|(key, _)| key.clone()).collect();
+    let adds = (!set.is_empty()).then(|| Call::AddTags {
+        of: of(),
+        tags: set,
+    });
+    let removes = (!unset.is_empty()).then(|| Call::RemoveTags {
+        of: of(),
+        keys: unset,
+    });
+    for call in adds.into_iter().chain(removes) {
+        let manner = manner(Urgency::Background);
+        client.call_in(&call, &Ids::default(), manner).await?;
+    }
+    Ok(())
+}
+
+/// Whether AWS refuses a call because of one of its objects.
+fn is_of_one(why: &CallError) -> bool {
+    matches!(why.cause, Cause::NotFound | Cause::Denied)
 }
 
 // === impl Inner ===
@@ -69,6 +108,32 @@ impl Inner {
     /// The start has succeeded.
     pub(super) fn forget_tags(&self) {
         *self.kept() = Kept::default();
+    }
+
+    /// Writes notes on what a survey has shown, 20 objects in a call. AWS refuses a call because of one object that
+    /// is gone or has another owner now: then each is asked for alone, and that one is left out.
+    pub(super) async fn tag_notes(
+        &self,
+        objects: &[Owned],
+        tags: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        let client = self.client().await?;
+        for some in objects.chunks(CHUNK) {
+            let Err(why) = write(client, some, tags).await else {
+                continue;
+            };
+            if !is_of_one(&why) {
+                return Err(error(&why));
+            }
+            for one in some {
+                match write(client, std::slice::from_ref(one), tags).await {
+                    Err(why) if !is_of_one(&why) => return Err(error(&why)),
+                    Err(why) => debug!(id = one.id, error = %why, "no note is written"),
+                    Ok(()) => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The same for a look in the background: nobody ends it, so each call waits for itself.

@@ -14,6 +14,7 @@ use ballast_aws_fake::state::security_groups::SecurityGroup;
 use ballast_aws_fake::state::seed::NODE_GROUP;
 use ballast_aws_fake::state::target_groups::TargetGroup;
 use ballast_aws_fake::{Config, Fake};
+use ballast_provider::mark::NOTES;
 use ballast_provider::{
     Key, Labels, LoadBalancer, Observed, Provider, ProviderError, Published, Released, Removal,
     Target, TargetSet,
@@ -257,6 +258,14 @@ pub(crate) fn addresses(group: &TargetGroup) -> Vec<String> {
     stay.map(|((id, port), _)| format!("{id}:{port}")).collect()
 }
 
+/// Tags without those that say when something happened.
+fn lasting(tags: &BTreeMap<String, String>) -> BTreeMap<&str, &str> {
+    let all = tags
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
+    all.filter(|(key, _)| !NOTES.contains(key)).collect()
+}
+
 /// What exists, without IDs and times.
 pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
     let mut lines = Vec::new();
@@ -284,7 +293,7 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
             one.private_link_rules,
             one.capacity.as_ref().map(|it| it.units),
             one.attributes,
-            one.tags
+            lasting(&one.tags)
         ));
     }
     for one in all.target_groups.values() {
@@ -298,7 +307,7 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
             one.ip_address_type,
             one.check,
             one.attributes,
-            one.tags
+            lasting(&one.tags)
         ));
     }
     let sends = |forward: &[(String, Option<u32>)]| -> Vec<(String, Option<u32>)> {
@@ -311,7 +320,7 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
             "rule {port:?} {} {:?} {:?}",
             one.family,
             sends(&one.forward),
-            one.tags
+            lasting(&one.tags)
         ));
     }
     for one in all.listeners.values() {
@@ -325,7 +334,7 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
             one.ssl_policy,
             one.alpn,
             one.attributes,
-            one.tags
+            lasting(&one.tags)
         ));
     }
     for one in all.security_groups.values() {
@@ -339,7 +348,7 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
                 all.security_groups.values().fold(permits, named)
             })
             .collect();
-        lines.push(format!("{} {rules:?} {:?}", one.name, one.tags));
+        lines.push(format!("{} {rules:?} {:?}", one.name, lasting(&one.tags)));
     }
     lines.sort();
     lines

@@ -22,6 +22,7 @@ mod limits;
 mod lists;
 mod names;
 mod network;
+mod notes;
 mod pods;
 mod quiet;
 mod regressions;

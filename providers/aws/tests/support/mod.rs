@@ -105,6 +105,7 @@ pub(crate) fn mark(cluster: &str) -> Mark {
         cluster: cluster.into(),
         cluster_name: "prod".into(),
         class: "aws".into(),
+        writer: "1".into(),
     }
 }
 

@@ -113,6 +113,18 @@ impl Provider for DeafProvider {
         self.provider.inventory().await
     }
 
+    async fn survey(&self) -> Result<Vec<Owned>, ProviderError> {
+        self.provider.survey().await
+    }
+
+    async fn tag(
+        &self,
+        objects: &[Owned],
+        tags: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        self.provider.tag(objects, tags).await
+    }
+
     fn changes(&self) -> BoxStream<'static, Change> {
         self.provider.changes()
     }

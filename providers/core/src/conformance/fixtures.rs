@@ -19,6 +19,7 @@ pub(super) fn mark() -> Mark {
         cluster: "0c5d6f7e-cluster".to_owned(),
         cluster_name: "conformance".to_owned(),
         class: "ours".to_owned(),
+        writer: "1".into(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::task::Poll;
 use async_trait::async_trait;
 use ballast_provider::conformance::Object;
 use ballast_provider::{
-    Balancer, Cause, Change, FamilyPolicy, IpMode, Key, LoadBalancer, Mark, Member, Observed,
+    Balancer, Cause, Change, FamilyPolicy, IpMode, Key, Kind, LoadBalancer, Mark, Member, Observed,
     Owned, Provider, ProviderError, Published, Reason, Refusal, Released, Removal, ServiceId,
     State, TargetSet, Traits, mark,
 };
@@ -452,9 +452,7 @@ impl Provider for Toy {
         });
         let owned = ours.map(|(name, object)| Owned {
             key: key_of(&object.state),
-            services: mark::service_of(&object.tags).into_iter().collect(),
-            name: name.clone(),
-            tags: object.tags.clone(),
+            ..Owned::new(Kind::LoadBalancer, name, name, object.tags.clone())
         });
         let limit = if self.defect == Defect::ListsOnlyTheFirst {
             1
@@ -462,6 +460,27 @@ impl Provider for Toy {
             usize::MAX
         };
         Ok(owned.take(limit).collect())
+    }
+
+    async fn tag(
+        &self,
+        objects: &[Owned],
+        tags: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        let mut cloud = self.cloud();
+        for object in objects {
+            let there = cloud.objects.get_mut(&object.name);
+            let Some(there) = there.filter(|there| self.mark.owns(&there.tags)) else {
+                continue;
+            };
+            for (key, value) in tags {
+                match value {
+                    Some(value) => there.tags.insert(key.clone(), value.clone()),
+                    None => there.tags.remove(key),
+                };
+            }
+        }
+        Ok(())
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {

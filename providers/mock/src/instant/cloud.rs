@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ballast_provider::{
-    Balancer, Family, Key, Mark, Owned, ProviderError, Reason, Refusal, Removal, ServiceId, mark,
+    Balancer, Family, Key, Kind, Mark, Owned, ProviderError, Reason, Refusal, Removal, ServiceId,
+    mark,
 };
 
 /// 198.18.0.0/15, without its first and last address.
@@ -414,15 +415,14 @@ impl Owner {
                 if member.retained {
                     tags.insert(mark::RETAINED.to_owned(), "true".to_owned());
                 }
+                let name = if key.is_of(&id) {
+                    self.mark.name_of("in", &id.uid)
+                } else {
+                    self.mark.name_of("in", &format!("{key}:{}", id.uid))
+                };
                 let owned = Owned {
-                    name: if key.is_of(&id) {
-                        self.mark.name_of("in", &id.uid)
-                    } else {
-                        self.mark.name_of("in", &format!("{key}:{}", id.uid))
-                    },
                     key: Some(key.clone()),
-                    services: vec![id],
-                    tags,
+                    ..Owned::new(Kind::LoadBalancer, &name, &name, tags)
                 };
                 contents.push(InstantObject {
                     owned,

@@ -14,7 +14,7 @@ use self::transport::Transport;
 use super::token::Token;
 use crate::api::{
     ChangesPage, Code, LoadBalancerPage, LoadBalancerView, Position, Problem, PutLoadBalancer,
-    TagPatch, TargetSetBody,
+    TagPatch, TargetHealthView, TargetSetBody,
 };
 
 /// The time-out of a call. A long poll may take its waiting time in addition.
@@ -123,6 +123,16 @@ impl Client {
             .send(Method::DELETE, &path, None::<&()>, CALL_LIMIT)
             .await?;
         Ok(status != StatusCode::ACCEPTED)
+    }
+
+    /// The health of the targets, if the load balancer exists.
+    pub(super) async fn health(&self, name: &str) -> Result<Option<Vec<TargetHealthView>>, Failed> {
+        let path = format!("/v1/load-balancers/{}/targets", encode(name));
+        found(
+            self.transport
+                .call(Method::GET, &path, None::<&()>, CALL_LIMIT)
+                .await,
+        )
     }
 
     pub(super) async fn patch_tags(
@@ -332,6 +342,7 @@ mod tests {
             cluster: "c".into(),
             cluster_name: "lab".into(),
             class: "local".into(),
+            writer: String::new(),
         };
         Client::new(endpoint, Token::default(), Some(mark))
     }

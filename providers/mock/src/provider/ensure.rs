@@ -5,7 +5,7 @@
 //! another address keeps it and gets all other settings, and the status of its Service says
 //! why. The address is requested again when it may be available.
 
-use ballast_provider::{Member, Observed, Refusal, mark};
+use ballast_provider::{Member, Observed, Refusal};
 use jiff::Timestamp;
 
 use super::cache::Known;
@@ -135,9 +135,11 @@ impl Inner {
         present: Option<&LoadBalancerView>,
     ) -> Result<Option<Observed>, Failed> {
         let (name, id) = (request.name.as_str(), &request.member.load_balancer.id);
-        let created = present.and_then(|view| view.desired.tags.get(mark::CREATED_AT).cloned());
-        let created = created.unwrap_or_else(|| Timestamp::now().to_string());
-        desired.tags.insert(mark::CREATED_AT.to_owned(), created);
+        let notes = match present {
+            None => self.mark.birth(Timestamp::now()),
+            Some(view) => shape::notes(&view.desired.tags),
+        };
+        desired.tags.extend(notes);
         let replaced = shape::replaces(request.member, present, &self.cache().nodes());
         let before = present.and_then(|view| view.desired.tags.get(shape::REPLACED).cloned());
         if let Some(replaced) = replaced.or(before) {

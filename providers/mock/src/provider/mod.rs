@@ -14,14 +14,15 @@ mod shape;
 mod token;
 pub(crate) mod validate;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, Change, Exclusion, Inventory, Key, LoadBalancer, Mark, Observed, Owned, Provider,
-    ProviderError, Published, Refusal, Released, Removal, ServiceId, TargetSet, Traits, mark,
+    Balancer, Billed, Change, Exclusion, Inventory, Key, Kind, Life, LoadBalancer, Mark, Observed,
+    Owned, Provider, ProviderError, Published, Refusal, Released, Removal, ServiceId, TargetSet,
+    Traits, mark,
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -32,7 +33,9 @@ use self::changes::Told;
 pub use self::client::EndpointError;
 use self::client::{Client, Failed, Listed};
 pub use self::token::Token;
-use crate::api::{Code, LoadBalancerView, Position, Problem, TagPatch, TargetSetBody};
+use crate::api::{
+    Code, LoadBalancerView, Position, Problem, TagPatch, TargetHealth, TargetSetBody,
+};
 
 /// The time between two checks of a deletion, unless the stream reports its end earlier.
 const RELEASE_RETRY: Duration = Duration::from_secs(1);
@@ -45,6 +48,8 @@ pub struct MockProvider {
 /// Lists what a mock cloud holds, whichever cluster and class it belongs to.
 pub struct MockInventory {
     client: Client,
+    endpoint: String,
+    token: Token,
 }
 
 struct Inner {
@@ -173,6 +178,19 @@ impl Provider for MockProvider {
         Ok(listed.items.into_iter().map(owned).collect())
     }
 
+    async fn tag(
+        &self,
+        objects: &[Owned],
+        tags: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        let patch = TagPatch { tags: tags.clone() };
+        for object in objects {
+            let tagged = self.inner.tag(&object.name, &patch).await;
+            tagged.map_err(|failed| self.inner.client.error(failed))?;
+        }
+        Ok(())
+    }
+
     fn changes(&self) -> BoxStream<'static, Change> {
         changes::follow(Arc::clone(&self.inner))
     }
@@ -183,30 +201,84 @@ impl Provider for MockProvider {
 impl MockInventory {
     /// The inventory of the mock cloud at `endpoint`. Makes no call.
     pub fn new(endpoint: &str, token: impl Into<Token>) -> Result<Self, EndpointError> {
-        let client = Client::new(endpoint, token.into(), None)?;
-        Ok(Self { client })
+        let token = token.into();
+        let client = Client::new(endpoint, token.clone(), None)?;
+        Ok(Self {
+            client,
+            endpoint: endpoint.to_owned(),
+            token,
+        })
     }
 }
 
 #[async_trait]
 impl Inventory for MockInventory {
+    async fn account(&self) -> Result<String, ProviderError> {
+        Ok(format!("mock cloud {}", self.endpoint))
+    }
+
     async fn all(&self) -> Result<Vec<Owned>, ProviderError> {
         let listed = self.client.list().await;
         let listed = listed.map_err(|failed| self.client.error(failed))?;
         let marked = listed.items.into_iter();
-        let marked = marked.filter(|view| Mark::of(&view.desired.tags).is_some());
+        let marked = marked.filter(|view| {
+            let mut keys = view.desired.tags.keys();
+            keys.any(|key| key.starts_with(mark::PREFIX))
+        });
         Ok(marked.map(owned).collect())
+    }
+
+    async fn tags(
+        &self,
+        object: &Owned,
+    ) -> Result<Option<BTreeMap<String, String>>, ProviderError> {
+        let view = self.client.get(&object.name).await;
+        let view = view.map_err(|failed| self.client.error(failed))?;
+        Ok(view.map(|view| view.desired.tags))
+    }
+
+    async fn life(&self, object: &Owned) -> Result<Life, ProviderError> {
+        let health = self.client.health(&object.name).await;
+        let health = health.map_err(|failed| self.client.error(failed))?;
+        let healthy = health.unwrap_or_default().into_iter();
+        let healthy = healthy.filter(|one| one.health == TargetHealth::Healthy);
+        let healthy: BTreeSet<String> = healthy.map(|one| one.target).collect();
+        Ok(match healthy.first() {
+            None => Life::Silent,
+            Some(first) if healthy.len() == 1 => {
+                Life::Serves(format!("the target {first} is healthy"))
+            }
+            Some(first) => Life::Serves(format!(
+                "{} targets are healthy, {first} among them",
+                healthy.len()
+            )),
+        })
+    }
+
+    fn provider(&self, owner: Mark) -> Result<Arc<dyn Provider>, ProviderError> {
+        let provider = MockProvider::new(&self.endpoint, self.token.clone(), owner);
+        let provider = provider.map_err(|error| ProviderError::transient(error.to_string()))?;
+        Ok(Arc::new(provider))
     }
 }
 
+/// Each address is one that AWS would bill if it were public.
 fn owned(view: LoadBalancerView) -> Owned {
-    let service = mark::service_of(&view.desired.tags);
-    Owned {
-        key: service.as_ref().map(Key::alone),
-        services: service.into_iter().collect(),
-        name: view.name,
-        tags: view.desired.tags,
-    }
+    let public = view.addresses.iter().filter(|ip| ip.is_ipv4()).count();
+    let billed = Billed {
+        load_balancers: 1,
+        public_addresses: u32::try_from(public).unwrap_or(u32::MAX),
+    };
+    let mut owned = Owned::new(
+        Kind::LoadBalancer,
+        &view.name,
+        &view.name,
+        view.desired.tags,
+    );
+    owned.key = owned.services.first().map(Key::alone);
+    owned.created = Some(view.created_at);
+    owned.billed = billed;
+    owned
 }
 
 // === impl Inner ===
@@ -231,8 +303,14 @@ impl Inner {
         Ok(view)
     }
 
+    /// Reads it first: people may have asked to keep it a moment ago.
     async fn delete(&self, id: &ServiceId) -> Result<Released, Failed> {
         let name = shape::name_of(&self.mark, id);
+        let there = self.client.get(&name).await?;
+        if there.is_some_and(|view| view.desired.tags.contains_key(mark::KEEP)) {
+            tracing::info!(name, "has the tag {}; keeping it", mark::KEEP);
+            return self.retain(id).await;
+        }
         let _flight = self.fly(&name);
         match self.client.delete(&name).await {
             Ok(true) => {}
@@ -267,6 +345,16 @@ impl Inner {
         }
         self.cache().release(&name, &id.uid);
         Ok(Released::Gone)
+    }
+
+    /// Writes notes. What is gone or no longer ours is left out.
+    async fn tag(&self, name: &str, patch: &TagPatch) -> Result<(), Failed> {
+        let _flight = self.fly(name);
+        match self.client.patch_tags(name, patch).await {
+            Ok(view) => self.cache().store(view),
+            Err(failed) => self.absent_or(name, failed)?,
+        }
+        Ok(())
     }
 
     /// Succeeds if the failure means that no object of ours exists.

@@ -69,6 +69,15 @@ pub(super) fn desired(mark: &Mark, member: &Member) -> Desired {
     }
 }
 
+/// The tags that say when something happened or what people wish. They stay in every change.
+pub(super) fn notes(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let notes = tags.iter();
+    let notes = notes.filter(|(key, _)| mark::NOTES.contains(&key.as_str()));
+    notes
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
 /// Equal for equal desired states, whatever other tags the object has.
 pub(super) fn fingerprint(desired: &Desired) -> String {
     let mut own = desired.clone();

@@ -17,6 +17,7 @@ use futures::stream::BoxStream;
 use serde_json::json;
 
 mod addresses;
+mod notes;
 mod refusals;
 
 fn tcp(name: &str) -> LoadBalancer {
@@ -362,6 +363,7 @@ async fn the_inventory_of_a_cloud_lists_every_cluster_and_class() {
             cluster: cluster.to_owned(),
             cluster_name: String::new(),
             class: class.to_owned(),
+            writer: "1".into(),
         };
         let provider = MockProvider::new(&cloud.endpoint(), Token::default(), own).unwrap();
         provider.restore(Vec::new()).await.unwrap();

@@ -68,6 +68,7 @@ pub(super) async fn run(args: &LbcArgs, arn: &str) -> Result<()> {
         cluster: uid(&client).await?,
         cluster_name: args.cluster_name.clone(),
         class: args.class.clone(),
+        writer: String::new(),
     };
     let connection = Connection {
         region: Some(settings.region.clone()),

@@ -29,7 +29,7 @@ pub(in crate::client) async fn write(
         Call::CreateSecurityGroup { name, tags } => {
             let vpc = ids.vpc.as_str();
             let made = client
-                .create_security_group(name, DESCRIPTION, vpc, tags, manner)
+                .create_security_group(name, DESCRIPTION, vpc, &ids.tags(tags), manner)
                 .await?;
             Ok(Answer::made(made))
         }
@@ -52,7 +52,7 @@ pub(in crate::client) async fn write(
         }
         Call::CreateTargetGroup { target_group, tags } => {
             client
-                .create_target_group(target_group, &ids.vpc, tags, manner)
+                .create_target_group(target_group, &ids.vpc, &ids.tags(tags), manner)
                 .await
         }
         Call::ModifyTargetGroup {
@@ -105,7 +105,7 @@ pub(in crate::client) async fn write(
             let groups = all(security_groups)?;
             let placed = (*addresses, subnets.as_slice());
             client
-                .create_load_balancer(name, *scheme, placed, &groups, tags, manner)
+                .create_load_balancer(name, *scheme, placed, &groups, &ids.tags(tags), manner)
                 .await
         }
         Call::ModifyLoadBalancerAttributes {

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ballast_provider::mark::service_of;
-use ballast_provider::{Key, Owned, ServiceId};
+use ballast_provider::{Key, Kind, Owned, ServiceId};
 use tokio::time::Instant;
 
 use super::{Extent, Record, members};
@@ -157,19 +156,24 @@ impl Records {
             } = &record.observed;
             // Those of the load balancer name only one of several Services.
             let members: Vec<ServiceId> = members(&record.observed).into_iter().collect();
-            let balancers = load_balancers.iter().map(|(name, one)| (name, &one.tags));
-            let security = groups.iter().map(|(name, one)| (name, &one.tags));
-            let common = balancers.chain(security);
-            let common = common.map(|(name, tags)| (name, tags, members.clone()));
-            let targets = target_groups.iter().map(|(name, one)| {
-                let service = service_of(&one.tags).into_iter().collect();
-                (name, &one.tags, service)
+            let balancers = load_balancers.iter();
+            let balancers = balancers.map(|(name, one)| {
+                Owned::new(Kind::LoadBalancer, &one.arn, name, one.tags.clone())
             });
-            owned.extend(common.chain(targets).map(|(name, tags, services)| Owned {
+            let security = groups.iter();
+            let security = security.map(|(name, one)| {
+                Owned::new(Kind::SecurityGroup, &one.id, name, one.tags.clone())
+            });
+            let common = balancers.chain(security).map(|one| Owned {
+                services: members.clone(),
+                ..one
+            });
+            let targets = target_groups.iter();
+            let targets = targets
+                .map(|(name, one)| Owned::new(Kind::TargetGroup, &one.arn, name, one.tags.clone()));
+            owned.extend(common.chain(targets).map(|one| Owned {
                 key: Some(key.clone()),
-                services,
-                name: name.clone(),
-                tags: tags.clone(),
+                ..one
             }));
         }
         owned

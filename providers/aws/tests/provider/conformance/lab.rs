@@ -403,6 +403,18 @@ impl Provider for OnInstances {
         self.0.inventory().await
     }
 
+    async fn survey(&self) -> Result<Vec<Owned>, ProviderError> {
+        self.0.survey().await
+    }
+
+    async fn tag(
+        &self,
+        objects: &[Owned],
+        tags: &std::collections::BTreeMap<String, Option<String>>,
+    ) -> Result<(), ProviderError> {
+        self.0.tag(objects, tags).await
+    }
+
     fn changes(&self) -> BoxStream<'static, Change> {
         self.0.changes()
     }

@@ -6,6 +6,7 @@ fn mark() -> Mark {
         cluster: "c".into(),
         cluster_name: "lab".into(),
         class: "local".into(),
+        writer: "1".into(),
     }
 }
 

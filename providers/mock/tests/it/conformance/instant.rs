@@ -126,6 +126,7 @@ impl Harness for InstantHarness {
                 cluster: cluster.clone(),
                 cluster_name: "planted".into(),
                 class: class.clone(),
+                writer: "1".into(),
             },
         );
         let load_balancer = LoadBalancer {

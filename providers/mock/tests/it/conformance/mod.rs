@@ -117,6 +117,7 @@ async fn killed_after(answers: usize) {
             cluster: "c".into(),
             cluster_name: "kill".into(),
             class: "local".into(),
+            writer: "1".into(),
         };
         let endpoint = format!("http://{address}");
         Arc::new(MockProvider::new(&endpoint, Some(process::TOKEN.to_owned()), mark).unwrap())

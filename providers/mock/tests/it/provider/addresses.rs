@@ -22,6 +22,7 @@ async fn the_cluster_that_has_an_address_is_named_and_the_address_can_be_freed()
         cluster: "0d1e".into(),
         cluster_name: "blue".into(),
         class: "local".into(),
+        writer: "1".into(),
     };
     let theirs = MockProvider::new(&cloud.endpoint(), None, other).unwrap();
     theirs.restore(Vec::new()).await.unwrap();

@@ -41,6 +41,7 @@ pub fn mark() -> Mark {
         cluster: "5d2f".into(),
         cluster_name: "lab".into(),
         class: "local".into(),
+        writer: "1".into(),
     }
 }
 

@@ -1,0 +1,185 @@
+//! Surveys the cloud of one class again and again, and carries out what [`decide`] chooses. Does I/O.
+//!
+//! It runs in the task of the class ([`crate::class::instance`]) and can be cancelled at any await:
+//! every step is chosen anew from what the next survey shows.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use ballast_provider::mark::{LAST_SEEN, ORPHANED_AT, Sign};
+use ballast_provider::{Owned, Provider, ProviderError, ServiceId};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use super::decide::{Look, Memory, Policy, Steps, decide};
+use super::report::Found;
+use crate::class::ClassView;
+use crate::class::board::Seat;
+use crate::class::instance::Context;
+use crate::cluster::view::Name;
+
+/// The longest time between two surveys.
+const SURVEY: Duration = Duration::from_mins(30);
+/// The first survey is made so long after the start at most: lists may lag behind the former leader.
+const FIRST: Duration = Duration::from_secs(90);
+/// Between two tries of a survey that failed.
+const AGAIN: Duration = Duration::from_mins(1);
+/// A survey of thousands of objects waits for its turns among AWS's limits.
+const LONGEST: Duration = Duration::from_mins(15);
+
+/// Looks for load balancers without a Service, for ever.
+pub async fn keep(
+    context: &Context,
+    seat: &Seat,
+    class: &str,
+    provider: &dyn Provider,
+) -> Infallible {
+    if !provider.traits().finalizer {
+        // The status of a Service is the only record, so nothing outlives it.
+        return std::future::pending().await;
+    }
+    let mut board = context.board.subscribe();
+    let mut memory = Memory::new(context.fence.former());
+    let mut found = Found::default();
+    let mut policy = policy_of(context, class);
+    let mut due = Instant::now() + interval(&policy).min(FIRST);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {
+                let next = match survey(context, class, provider, policy, &mut memory).await {
+                    Ok(steps) => {
+                        report(context, class, &found, &steps.found);
+                        found = steps.found;
+                        seat.found(&found);
+                        interval(&policy)
+                    }
+                    Err(error) => {
+                        context.metrics.failed(class, error.reason().as_str());
+                        warn!(class, %error, "cannot look for load balancers without a Service");
+                        AGAIN.min(interval(&policy))
+                    }
+                };
+                due = Instant::now() + next;
+            }
+            Ok(()) = board.changed() => {
+                let now = policy_of(context, class);
+                if now != policy {
+                    policy = now;
+                    due = due.min(Instant::now() + interval(&policy).min(FIRST));
+                }
+            }
+        }
+    }
+}
+
+/// Half the grace, so that whoever has the Service clears the tag within it.
+fn interval(policy: &Policy) -> Duration {
+    let half = policy.grace.checked_div(2).unwrap_or_default();
+    let half = Duration::try_from(half).unwrap_or_default();
+    match policy {
+        Policy { draining: true, .. } => Duration::from_secs(10),
+        Policy { delete: true, .. } => half.clamp(Duration::from_secs(1), SURVEY),
+        Policy { delete: false, .. } => SURVEY,
+    }
+}
+
+fn policy_of(context: &Context, class: &str) -> Policy {
+    let classes = context.board.snapshot();
+    classes.get(class).map_or(
+        Policy {
+            delete: false,
+            grace: SignedDuration::MAX,
+            draining: false,
+        },
+        ClassView::orphan_policy,
+    )
+}
+
+/// One survey, and what it leads to.
+async fn survey(
+    context: &Context,
+    class: &str,
+    provider: &dyn Provider,
+    policy: Policy,
+    memory: &mut Memory,
+) -> Result<Steps, ProviderError> {
+    let surveyed = timeout(LONGEST, provider.survey()).await;
+    let late = || ProviderError::transient("the survey of all load balancers took too long");
+    let objects = surveyed.map_err(|_| late())??;
+    if context.fence.epoch().is_none() {
+        return Err(ProviderError::transient(
+            "this process is no longer the leader",
+        ));
+    }
+    let now = (context.clock)();
+    let steps = choose(context, class, &objects, policy, memory, now);
+    let sign = Sign {
+        at: now,
+        writer: context.writer.clone(),
+    };
+    let sign = || Some(sign.to_string());
+    // First the signs: whoever wrote the tag that is removed sees who removed it.
+    note(provider, &steps.sign, LAST_SEEN, sign()).await?;
+    note(provider, &steps.clear, ORPHANED_AT, None).await?;
+    note(provider, &steps.tag, ORPHANED_AT, sign()).await?;
+    for (id, key) in &steps.gone {
+        info!(class, service = %id, uid = %id.uid, %key, "the Service is proven to be gone; releasing what it had");
+        context.ledger.record_on(id, class, key);
+        context.ledger.gone(id, class);
+        context.queue.add(Name::from(id));
+    }
+    Ok(steps)
+}
+
+/// The Services are read after the survey: one that it shows exists in the store, unless it is gone.
+fn choose(
+    context: &Context,
+    class: &str,
+    objects: &[Owned],
+    policy: Policy,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Steps {
+    let exists = |id: &ServiceId| {
+        let there = context.services.get(&Name::from(id));
+        there.is_some_and(|there| there.id.uid == id.uid)
+    };
+    let look = Look {
+        objects,
+        exists: &exists,
+        going: &|id| context.ledger.is_gone(id, class),
+        newest: context.services.all().iter().map(|it| it.created).max(),
+        writer: &context.writer,
+        policy,
+        now,
+    };
+    decide(&look, memory)
+}
+
+/// Writes or removes one tag of these objects.
+async fn note(
+    provider: &dyn Provider,
+    objects: &[Owned],
+    key: &str,
+    value: Option<String>,
+) -> Result<(), ProviderError> {
+    if objects.is_empty() {
+        return Ok(());
+    }
+    let tags = BTreeMap::from([(key.to_owned(), value)]);
+    let late = || ProviderError::transient("writing tags took too long");
+    let written = timeout(LONGEST, provider.tag(objects, &tags)).await;
+    written.map_err(|_| late())?
+}
+
+/// Says what is news.
+fn report(context: &Context, class: &str, before: &Found, now: &Found) {
+    if before.orphans.len() != now.orphans.len() && !now.orphans.is_empty() {
+        (context.send_class_event)(class, false, &now.message());
+    }
+    if let Some(message) = now.shared_message().filter(|_| before.shared.is_none()) {
+        (context.send_class_event)(class, true, &message);
+    }
+}

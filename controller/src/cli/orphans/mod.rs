@@ -1,0 +1,255 @@
+//! `ballast orphans`: finds load balancers whose cluster is gone, says what they cost, and deletes
+//! them. It needs credentials for the cloud, and no cluster.
+//!
+//! ```text
+//!  list (all of Ballast's tags) ─▶ report (clusters, their last sign of life, cost) ─▶ render
+//!                                     │
+//!  --delete ─▶ choose (what may go) ──┴─▶ confirm ─▶ sweep: read again, then delete, one by one
+//! ```
+//!
+//! [`report`] and [`choose`] are pure. [`sweep`] does the I/O of a deletion: it reads the tags and the
+//! targets of each load balancer just before, and deletes with the provider that made it
+//! ([`ballast_provider::Provider::release`]), so the order of objects is the same as always, and a run that was interrupted
+//! goes on with the next one. It deletes nothing without Ballast's tags, nothing that people keep, and
+//! nothing that serves.
+
+pub mod choose;
+mod clouds;
+mod cluster;
+pub mod render;
+pub mod report;
+pub mod sweep;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use ballast_provider::Prices;
+use clap::{Args, ValueEnum};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+
+use self::choose::{Choice, Plan};
+use self::clouds::CloudArgs;
+use self::report::{Live, Report};
+use super::cluster::ClusterArgs;
+use super::prices::PriceArgs;
+use super::teardown::time;
+use super::{NOT_YET, look, note, print};
+use crate::process::program::WrongUsage;
+
+/// Shown below the flags.
+pub const EXAMPLES: &str = "\
+Examples:
+  # What do clusters that no longer exist still cost in this region?
+  ballast orphans --region eu-central-1
+
+  # In a CI job, for a spreadsheet:
+  ballast orphans --region eu-central-1,us-east-1 -o csv
+
+  # Delete what one of them has left. The command shows the plan and asks for the cluster's name:
+  ballast orphans --region eu-central-1 --delete --cluster staging-7
+
+  # The same without questions:
+  ballast orphans --region eu-central-1 --delete --yes --cluster staging-7
+
+  # Load balancers of the current cluster whose Services do not exist:
+  ballast orphans --region eu-central-1 --compare
+
+  # A mock cloud:
+  ballast orphans --mock-cloud http://127.0.0.1:8111
+
+The controller writes a sign of life on its load balancers each day. A cluster that has given none
+for --not-seen-for counts as gone. Its load balancers are deleted only if none of their targets is
+healthy and none of their instances runs; what cannot be read is not deleted. --force-live deletes
+them in any case: check that it is the right cluster. The tag ballast.dev/keep protects a load
+balancer, and so does a changed or removed tag ballast.dev/cluster.
+
+Exit status:
+  0  nothing is left that a cluster that is gone has to pay for
+  1  error
+  2  invalid usage
+  5  something is left: the list or the messages say what and why";
+
+/// Flags of `ballast orphans`.
+#[derive(Clone, Debug, Args)]
+pub struct OrphansArgs {
+    /// Where to look.
+    #[command(flatten)]
+    pub clouds: CloudArgs,
+
+    /// Only this cluster: its name, or its UID (of the namespace kube-system).
+    #[arg(long, value_name = "CLUSTER")]
+    pub cluster: Option<String>,
+
+    /// A cluster counts as gone if it has given no sign of life for this time, such as 12h or 3d.
+    #[arg(long, default_value = "3d", value_name = "TIME", value_parser = days)]
+    pub not_seen_for: Duration,
+
+    /// Also read the Services of the current cluster, and show which of its load balancers have
+    /// none.
+    #[arg(long)]
+    pub compare: bool,
+
+    /// Delete load balancers of a cluster that is gone.
+    #[arg(long)]
+    pub delete: bool,
+
+    /// Do not ask. Needs --cluster.
+    #[arg(short, long, requires = "delete", requires = "cluster")]
+    pub yes: bool,
+
+    /// Delete even if the cluster gives signs of life or a load balancer serves. With --compare:
+    /// only what has no Service.
+    #[arg(long, requires = "delete")]
+    pub force_live: bool,
+
+    /// Longest time to wait until everything is deleted.
+    #[arg(long, default_value = "15m", value_name = "TIME", value_parser = time)]
+    pub timeout: Duration,
+
+    /// Output format.
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+    pub output: Format,
+
+    /// Prices.
+    #[command(flatten)]
+    pub prices: PriceArgs,
+
+    /// Which cluster `--compare` reads.
+    #[command(flatten)]
+    pub current: ClusterArgs,
+}
+
+/// How the list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people: a table for each cluster.
+    #[value(alias = "table")]
+    Text,
+    /// For programs: JSON.
+    Json,
+    /// For spreadsheets: one line for each load balancer.
+    Csv,
+}
+
+/// A time such as `3d`, `12h` or `90m`, for a flag.
+fn days(text: &str) -> Result<Duration, String> {
+    let Some(number) = text.strip_suffix('d') else {
+        return time(text).map_err(|_| "not a time such as 3d, 12h or 90m".to_owned());
+    };
+    let number: u32 = number
+        .parse()
+        .map_err(|_| "not a number of days such as 3d".to_owned())?;
+    Ok(Duration::from_hours(24) * number)
+}
+
+/// Lists, and deletes if asked to. `stop` completes on a signal.
+pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<ExitCode> {
+    let clouds = args.clouds.clouds().map_err(WrongUsage)?;
+    let live = match args.compare {
+        true => Some(cluster::live(&args.current.client()?).await?),
+        false => None,
+    };
+    let mut left = false;
+    let mut reports = Vec::new();
+    for cloud in &clouds {
+        reports.push(look_at(&args, cloud, live.as_ref()).await?);
+    }
+    let prices = args.prices.prices();
+    if !args.delete {
+        print(&match args.output {
+            Format::Text => render::text(&reports, &prices, look(std::io::stdout().is_terminal())),
+            Format::Json => render::json(&reports, &prices)?,
+            Format::Csv => render::csv(&reports, &prices),
+        })?;
+        let gone = reports.iter().any(|report| report.is_anything_left());
+        return Ok(if gone {
+            ExitCode::from(NOT_YET)
+        } else {
+            ExitCode::SUCCESS
+        });
+    }
+    let stop = futures::FutureExt::shared(stop);
+    for (cloud, report) in clouds.iter().zip(reports) {
+        let plan = choose::choose(&report, &args.choice())?;
+        let Some(plan) = plan else {
+            note(format_args!("{}: nothing to delete", report.account));
+            continue;
+        };
+        if !confirmed(&args, &plan, &report, &prices)? {
+            bail!("cancelled; nothing was deleted");
+        }
+        let terms = sweep::Terms {
+            force_live: args.force_live,
+            timeout: args.timeout,
+            is_alive: &|sign| choose::is_alive(sign, args.not_seen_for, Timestamp::now()),
+        };
+        let say = |line: &str| note(format_args!("{line}"));
+        let swept = sweep::sweep(cloud.as_ref(), &plan, &terms, &say, stop.clone()).await;
+        left |= !swept.is_clean();
+        print(&match args.output {
+            Format::Json => render::swept_json(&report, &swept)?,
+            Format::Text | Format::Csv => render::swept(&report, &swept),
+        })?;
+    }
+    Ok(if left {
+        ExitCode::from(NOT_YET)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+async fn look_at(args: &OrphansArgs, cloud: &clouds::Cloud, live: Option<&Live>) -> Result<Report> {
+    note(format_args!(
+        "reading the load balancers of {}",
+        cloud.name()
+    ));
+    let objects = cloud.all().await;
+    let objects = objects.with_context(|| format!("cannot list {}", cloud.name()))?;
+    let account = cloud.account().await;
+    let account = account.with_context(|| format!("cannot read {}", cloud.name()))?;
+    let now = Timestamp::now();
+    let mut report = Report::of(account, &objects, live, args.not_seen_for, now);
+    if let Some(wanted) = &args.cluster {
+        report.keep_only(wanted);
+    }
+    Ok(report)
+}
+
+/// Shows the plan, and has the user type the cluster's name, unless the command line says it.
+fn confirmed(args: &OrphansArgs, plan: &Plan, report: &Report, prices: &Prices) -> Result<bool> {
+    eprint!("{}", render::plan(plan, report, prices));
+    if args.yes {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!(
+            "there is no terminal to confirm on; say --yes --cluster {}",
+            plan.cluster.uid
+        );
+    }
+    let name = plan.cluster.called();
+    eprint!("Type {name} to delete them: ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("cannot read the answer")?;
+    Ok(answer.trim() == name)
+}
+
+// === impl OrphansArgs ===
+
+impl OrphansArgs {
+    fn choice(&self) -> Choice<'_> {
+        Choice {
+            cluster: self.cluster.as_deref(),
+            force_live: self.force_live,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! What a cloud has, by cluster. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ballast_provider::mark::{CLUSTER, CLUSTER_NAME};
+use ballast_provider::{Billed, Key, Kind, Mark, Owned, ServiceId};
+use jiff::Timestamp;
+
+use super::choose::is_alive;
+
+/// The cluster that the current kubeconfig reaches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// Its UID.
+    pub cluster: String,
+    /// The UIDs of all of its Services, of any type.
+    pub services: BTreeSet<String>,
+}
+
+/// What one cloud has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Whose cloud it is.
+    pub account: String,
+    /// The clusters, those that are gone first.
+    pub clusters: Vec<Cluster>,
+    /// The names of objects with tags of Ballast's, and without that of a cluster: they are nobody's.
+    pub relinquished: Vec<String>,
+    /// When it was made.
+    pub now: Timestamp,
+}
+
+/// One cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The UID of its namespace `kube-system`.
+    pub uid: String,
+    /// Its name, as far as its tags say.
+    pub name: String,
+    /// The last sign of life on anything that it has.
+    pub last_seen: Option<Timestamp>,
+    /// It has given a sign of life recently.
+    pub is_alive: bool,
+    /// It is the one that `--compare` has read.
+    pub is_current: bool,
+    /// What it has.
+    pub items: Vec<Item>,
+}
+
+/// What one Service, or several with the same share key, have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The balancer; `None` if the tags name none.
+    pub key: Option<Key>,
+    /// The owner.
+    pub owner: Mark,
+    /// Its Services.
+    pub services: Vec<ServiceId>,
+    /// Everything that belongs to it; the load balancer first.
+    pub objects: Vec<Owned>,
+    /// Whether it may be deleted.
+    pub state: State,
+    /// Somebody has given a sign of life on it recently.
+    pub is_fresh: bool,
+}
+
+/// Whether something may be deleted, as far as tags say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Its cluster gives no sign of life.
+    Gone,
+    /// Its cluster gives signs of life, and none of its Services exists there.
+    NoService,
+    /// Its cluster gives signs of life.
+    Alive,
+    /// A Service of the current cluster has it.
+    InUse,
+    /// It was kept on purpose when its Service was deleted.
+    Retained,
+    /// People want to keep it.
+    Kept,
+    /// Its tags do not name a Service, so nobody knows what it is for.
+    Unnamed,
+}
+
+// === impl Report ===
+
+impl Report {
+    /// Groups what a cloud has.
+    pub fn of(
+        account: String,
+        objects: &[Owned],
+        live: Option<&Live>,
+        not_seen_for: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let mut clusters: BTreeMap<&str, Vec<&Owned>> = BTreeMap::new();
+        let mut relinquished = Vec::new();
+        for object in objects {
+            match object.tags.get(CLUSTER) {
+                Some(uid) if !uid.is_empty() => clusters.entry(uid).or_default().push(object),
+                _ => relinquished.push(object.name.clone()),
+            }
+        }
+        let clusters = clusters.into_iter();
+        let mut clusters: Vec<Cluster> = clusters
+            .map(|(uid, objects)| {
+                let live = live.filter(|live| live.cluster == uid);
+                Cluster::of(uid, &objects, live, not_seen_for, now)
+            })
+            .collect();
+        clusters.sort_by(|a, b| {
+            let order = |one: &Cluster| (one.is_alive, one.name.clone(), one.uid.clone());
+            order(a).cmp(&order(b))
+        });
+        Self {
+            account,
+            clusters,
+            relinquished,
+            now,
+        }
+    }
+
+    /// Leaves out all clusters but those with this name or UID.
+    pub fn keep_only(&mut self, wanted: &str) {
+        self.clusters
+            .retain(|one| one.uid == wanted || one.name == wanted);
+    }
+
+    /// Whether a cluster that is gone has anything, or the current one something without a Service.
+    pub fn is_anything_left(&self) -> bool {
+        let items = self.clusters.iter().flat_map(|one| &one.items);
+        items
+            .map(|item| item.state)
+            .any(|state| matches!(state, State::Gone | State::NoService))
+    }
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    fn of(
+        uid: &str,
+        objects: &[&Owned],
+        live: Option<&Live>,
+        not_seen_for: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let signs = objects.iter().filter_map(|it| it.last_seen());
+        let last_seen = signs.map(|sign| sign.at).max();
+        let is_alive = live.is_some() || is_alive(last_seen, not_seen_for, now);
+        let named = objects.iter().filter_map(|it| it.tags.get(CLUSTER_NAME));
+        let mut groups: BTreeMap<(String, Option<Key>), Vec<Owned>> = BTreeMap::new();
+        for object in objects {
+            let class = Mark::of(&object.tags).map_or_else(String::new, |mark| mark.class);
+            let group = groups.entry((class, object.key.clone())).or_default();
+            group.push((*object).clone());
+        }
+        let name = named.max().cloned().unwrap_or_default();
+        let items = groups.into_iter().map(|((class, key), objects)| {
+            let owner = Mark {
+                cluster: uid.to_owned(),
+                cluster_name: name.clone(),
+                class,
+                writer: String::new(),
+            };
+            let signs = objects.iter().filter_map(|it| it.last_seen());
+            let seen = signs.map(|sign| sign.at).max();
+            Item {
+                is_fresh: self::is_alive(seen, not_seen_for, now),
+                ..Item::of(owner, key, objects, is_alive, live)
+            }
+        });
+        Self {
+            uid: uid.to_owned(),
+            last_seen,
+            is_alive,
+            is_current: live.is_some(),
+            items: items.collect(),
+            name,
+        }
+    }
+
+    /// What people type to mean it: its name, or its UID if it has none.
+    pub fn called(&self) -> &str {
+        if self.name.is_empty() {
+            &self.uid
+        } else {
+            &self.name
+        }
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    fn of(
+        owner: Mark,
+        key: Option<Key>,
+        mut objects: Vec<Owned>,
+        is_alive: bool,
+        live: Option<&Live>,
+    ) -> Self {
+        objects.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        let services: BTreeSet<ServiceId> = objects
+            .iter()
+            .flat_map(|it| it.services.iter().cloned())
+            .collect();
+        let exists = |live: &Live| {
+            let mut all = services.iter();
+            all.any(|id| live.services.contains(&*id.uid))
+        };
+        // What serves a whole class has no Service, and goes with the last one.
+        let is_class_wide = key.is_none()
+            && objects.iter().all(|it| it.kind == Kind::SecurityGroup)
+            && !owner.class.is_empty();
+        let state = if objects.iter().any(Owned::is_kept) {
+            State::Kept
+        } else if objects.iter().any(Owned::is_retained) {
+            State::Retained
+        } else if owner.class.is_empty() || (key.is_none() && !is_class_wide) {
+            State::Unnamed
+        } else {
+            match live {
+                Some(live) if exists(live) || is_class_wide => State::InUse,
+                Some(_) => State::NoService,
+                None if is_alive => State::Alive,
+                None => State::Gone,
+            }
+        };
+        Self {
+            key,
+            owner,
+            services: services.into_iter().collect(),
+            objects,
+            state,
+            is_fresh: false,
+        }
+    }
+
+    /// The name of its load balancer, or of another object if it has none.
+    pub fn name(&self) -> &str {
+        self.objects.first().map_or("", |it| it.name.as_str())
+    }
+
+    /// What is billed for it.
+    pub fn billed(&self) -> Billed {
+        self.objects.iter().map(|it| it.billed).sum()
+    }
+
+    /// When the first of its objects was created.
+    pub fn created(&self) -> Option<Timestamp> {
+        self.objects.iter().filter_map(|it| it.created).min()
+    }
+
+    /// Its kind: that of the object that counts most.
+    pub fn kind(&self) -> Kind {
+        let first = self.objects.first();
+        first.map_or(Kind::SecurityGroup, |it| it.kind)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// The spelling in tables and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "cluster gone",
+            Self::NoService => "no Service",
+            Self::Alive => "cluster alive",
+            Self::InUse => "in use",
+            Self::Retained => "retained",
+            Self::Kept => "kept",
+            Self::Unnamed => "unknown",
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Tags that say when something happened or what people wish, and what a region has of all clusters.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_aws::client::Clients;
+use ballast_aws::provider::AwsInventory;
+use ballast_aws::rate::Limits;
+use ballast_aws_fake::Fault;
+use ballast_provider::mark::{
+    CLASS, CLUSTER, CREATED_AT, KEEP, LAST_SEEN, NOTES, ORPHANED_AT, RETAINED, Sign,
+};
+use ballast_provider::{Inventory, Key, Kind, Life, Owned, Provider, ProviderError, Removal};
+
+use crate::bed::{Bed, delete, essence, instance, service, settle};
+use crate::support::connection;
+
+const PROTECTION: &str = "deletion_protection.enabled";
+
+fn inventory(bed: &Bed) -> AwsInventory {
+    let connection = connection(&bed.fake, Limits::NONE);
+    AwsInventory::new(Clients::default(), connection, bed.class.clone())
+}
+
+fn note(key: &str, value: Option<&str>) -> BTreeMap<String, Option<String>> {
+    [(key.to_owned(), value.map(str::to_owned))].into()
+}
+
+/// The tags of all objects that can be notes' carriers, by name.
+fn tags(bed: &Bed) -> BTreeMap<String, BTreeMap<String, String>> {
+    let all = bed.fake.snapshot();
+    let balancers = all.load_balancers.values().map(|it| (&it.name, &it.tags));
+    let groups = all.target_groups.values().map(|it| (&it.name, &it.tags));
+    let security = all.security_groups.values();
+    let security = security.filter(|it| it.tags.contains_key(CLUSTER));
+    balancers
+        .chain(groups)
+        .chain(security.map(|it| (&it.name, &it.tags)))
+        .map(|(name, tags)| (name.clone(), tags.clone()))
+        .collect()
+}
+
+fn load_balancer(bed: &Bed) -> String {
+    let arns = bed.fake.snapshot().load_balancers;
+    arns.keys().next().unwrap().clone()
+}
+
+fn edit_tag(bed: &Bed, key: &str, value: Option<&str>) {
+    let arn = [load_balancer(bed)];
+    bed.fake.edit(|cloud, _| match value {
+        Some(value) => cloud
+            .add_tags(&arn, &[(key.to_owned(), value.to_owned())].into())
+            .unwrap(),
+        None => cloud.remove_tags(&arn, &[key.to_owned()]).unwrap(),
+    });
+}
+
+#[tokio::test]
+async fn every_object_has_its_birth_and_a_sign_of_life() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080), (443, 30_443)]);
+    settle(&provider, &web).await.unwrap();
+    let all = tags(&bed);
+    // The load balancer, two target groups, its own security group, and the backend group.
+    assert_eq!(all.len(), 5, "{all:?}");
+    for (name, tags) in all {
+        assert!(tags.contains_key(CREATED_AT), "{name}: {tags:?}");
+        let sign = Sign::of(&tags, LAST_SEEN).unwrap();
+        assert_eq!(sign.writer, "1", "{name}");
+    }
+}
+
+/// Otherwise each sign of life would be a drift, and each turn would undo it.
+#[tokio::test]
+async fn notes_are_no_difference() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    bed.fake.advance(Duration::from_mins(10));
+    let survey = provider.survey().await.unwrap();
+    assert_eq!(survey.len(), 4, "{survey:?}");
+    for key in NOTES {
+        provider.tag(&survey, &note(key, Some("2"))).await.unwrap();
+    }
+    assert!(tags(&bed).values().all(|it| it[KEEP] == "2"));
+    let before = essence(&bed.fake.snapshot());
+    let (changes, _) = bed.calls_of(provider.look()).await;
+    let drift = changes.iter().find(|it| !it.difference.is_empty());
+    assert_eq!(drift, None);
+    let (observed, calls) = bed.calls_of(settle(&provider, &web)).await;
+    observed.unwrap();
+    assert_eq!(calls, Vec::<String>::new());
+    let next = bed.start().await.unwrap();
+    let (observed, calls) = bed.calls_of(settle(&next, &web)).await;
+    observed.unwrap();
+    assert_eq!(calls, Vec::<String>::new(), "nor for a new process");
+    assert_eq!(essence(&bed.fake.snapshot()), before);
+    provider.tag(&survey, &note(KEEP, None)).await.unwrap();
+    assert!(tags(&bed).values().all(|it| !it.contains_key(KEEP)));
+}
+
+/// One object that is gone must not keep the others from their sign.
+#[tokio::test]
+async fn what_is_gone_or_of_somebody_else_gets_no_note() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    for number in 0..3_u16 {
+        let name = format!("web-{number}");
+        let web = service(&name, &[(80 + number, 30_080 + number)]);
+        settle(&provider, &web).await.unwrap();
+    }
+    let survey = provider.survey().await.unwrap();
+    let gone = survey.iter().find(|it| it.kind == Kind::LoadBalancer);
+    let arn = gone.unwrap().id.clone();
+    bed.fake
+        .edit(|cloud, now| cloud.delete_load_balancer(now, &arn))
+        .unwrap();
+    provider
+        .tag(&survey, &note(ORPHANED_AT, Some("x")))
+        .await
+        .unwrap();
+    let all = tags(&bed);
+    assert_eq!(all.len(), survey.len() - 1);
+    assert!(all.values().all(|it| it[ORPHANED_AT] == "x"), "{all:?}");
+}
+
+#[tokio::test]
+async fn a_tag_to_keep_it_wins_over_a_deletion() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    // The provider has no reason to look again before it deletes.
+    edit_tag(&bed, KEEP, Some("audit"));
+    delete(&provider, &web, |by| bed.fake.advance(by))
+        .await
+        .unwrap();
+    let all = bed.fake.snapshot();
+    assert_eq!(all.load_balancers.len(), 1);
+    assert_eq!(all.target_groups.len(), 1);
+    assert!(
+        all.load_balancers
+            .values()
+            .all(|it| it.tags.contains_key(RETAINED))
+    );
+}
+
+/// People take the tag away and expect that Ballast does not touch the load balancer any more.
+#[tokio::test]
+async fn what_has_lost_its_tag_is_not_deleted() {
+    for (key, value) in [
+        (CLUSTER, None),
+        (CLUSTER, Some("another")),
+        (CLASS, Some("another")),
+    ] {
+        let bed = Bed::new().await;
+        let provider = bed.start().await.unwrap();
+        let web = service("web", &[(80, 30_080)]);
+        settle(&provider, &web).await.unwrap();
+        edit_tag(&bed, key, value);
+        let key_of = Key::alone(&web.id);
+        // What it uses cannot go while it exists; whatever the provider says of that, it stays.
+        for _ in 0..3 {
+            let _ = provider.release(&web.id, &key_of, Removal::Delete).await;
+            bed.fake.advance(Duration::from_mins(1));
+        }
+        assert_eq!(
+            bed.fake.snapshot().load_balancers.len(),
+            1,
+            "{key} {value:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_region_lists_everything_of_all_clusters() {
+    let bed = Bed::new().await;
+    for cluster in ["cluster-1", "cluster-2"] {
+        let provider = bed.start_for(cluster).await.unwrap();
+        let web = service("web", &[(80, 30_080)]);
+        settle(&provider, &web).await.unwrap();
+    }
+    let inventory = inventory(&bed);
+    let all = inventory.all().await.unwrap();
+    let count = |kind: Kind| all.iter().filter(|it| it.kind == kind).count();
+    assert_eq!(count(Kind::LoadBalancer), 2, "{all:?}");
+    assert_eq!(
+        (count(Kind::TargetGroup), count(Kind::SecurityGroup)),
+        (2, 4)
+    );
+    let balancer = all.iter().find(|it| it.kind == Kind::LoadBalancer).unwrap();
+    assert_eq!(balancer.billed.load_balancers, 1);
+    assert_eq!(balancer.billed.public_addresses, 0, "it is internal");
+    assert!(balancer.created.is_some());
+    let account = inventory.account().await.unwrap();
+    assert_eq!(account, "AWS account 123456789012, region eu-central-1");
+    // Without the tag of its cluster it is still found.
+    edit_tag(&bed, CLUSTER, None);
+    let all = inventory.all().await.unwrap();
+    let lost = all.iter().filter(|it| !it.tags.contains_key(CLUSTER));
+    assert_eq!(lost.count(), 1);
+}
+
+async fn life(inventory: &AwsInventory) -> Life {
+    let all = inventory.all().await.unwrap();
+    let balancer = all.iter().find(|it| it.kind == Kind::LoadBalancer).unwrap();
+    inventory.life(balancer).await.unwrap()
+}
+
+#[tokio::test]
+async fn silence_is_not_death() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    bed.fake.advance(Duration::from_mins(10));
+    let inventory = inventory(&bed);
+    assert!(matches!(life(&inventory).await, Life::Serves(_)));
+    let stop = |state: &str| {
+        bed.fake.edit(|cloud, _| {
+            for node in cloud.instances.values_mut() {
+                node.state = state.into();
+            }
+        });
+        bed.fake.advance(Duration::from_mins(10));
+    };
+    for number in 1..=3 {
+        assert!(
+            bed.fake
+                .snapshot()
+                .instances
+                .contains_key(&instance(number))
+        );
+    }
+    stop("terminated");
+    assert_eq!(life(&inventory).await, Life::Silent);
+    let arn = load_balancer(&bed);
+    bed.fake.edit(|cloud, _| {
+        let one = cloud.load_balancers.get_mut(&arn).unwrap();
+        one.attributes.insert(PROTECTION.into(), "true".into());
+    });
+    assert!(matches!(life(&inventory).await, Life::Protected(_)));
+}
+
+/// The whole of a cluster, with the provider that the inventory gives.
+#[tokio::test]
+async fn what_a_cluster_has_left_is_deleted_by_its_owner_alone() {
+    let bed = Bed::new().await;
+    for cluster in ["cluster-1", "cluster-2"] {
+        let provider = bed.start_for(cluster).await.unwrap();
+        for (name, port) in [("web", 80), ("api", 81)] {
+            let one = service(name, &[(port, 30_000 + port)]);
+            settle(&provider, &one).await.unwrap();
+        }
+    }
+    bed.fake.remember_foreign();
+    let inventory = inventory(&bed);
+    let all = inventory.all().await.unwrap();
+    let ours: Vec<&Owned> = all
+        .iter()
+        .filter(|it| it.tags[CLUSTER] == "cluster-1")
+        .collect();
+    let owner = ballast_provider::Mark::of(&ours[0].tags).unwrap();
+    let provider: Arc<dyn Provider> = inventory.provider(owner).unwrap();
+    provider.restore(Vec::new()).await.unwrap();
+    let mut released = 0;
+    for one in ours.iter().filter(|it| it.kind == Kind::LoadBalancer) {
+        let key = one.key.clone().unwrap();
+        let id = one.services[0].clone();
+        for _ in 0..20 {
+            let done = provider.release(&id, &key, Removal::Delete).await.unwrap();
+            bed.fake.advance(Duration::from_mins(2));
+            if done == ballast_provider::Released::Gone {
+                released += 1;
+                break;
+            }
+        }
+    }
+    assert_eq!(released, 2);
+    let left = inventory.all().await.unwrap();
+    assert!(
+        left.iter().all(|it| it.tags[CLUSTER] == "cluster-2"),
+        "{left:?}"
+    );
+    assert_eq!(left.len(), all.len() - ours.len());
+}
+
+#[tokio::test]
+async fn a_list_that_fails_is_no_list() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    let fault = Fault::on("DescribeTags").error("InternalFailure", "try again");
+    bed.fake.fault(fault);
+    let failed = provider.survey().await;
+    assert!(
+        matches!(failed, Err(ProviderError::Transient { .. })),
+        "{failed:?}"
+    );
+}
