@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod crds;
 pub mod iam_policy;
 pub mod migrate;
+pub mod prices;
 pub mod probe;
 pub mod rebalance;
 mod retry;
