@@ -23,6 +23,7 @@ mod lists;
 mod names;
 mod network;
 mod pods;
+mod preview;
 mod quiet;
 mod regressions;
 mod rules;
