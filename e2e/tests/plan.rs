@@ -116,7 +116,7 @@ async fn deletions_that_wait_explain_themselves() -> Result<()> {
         site.lab.kubectl(&["create", "namespace", "stuck"]).await?;
         let stuck = site.within("stuck");
         let web = load_balancer("web", &format!("{OF_CLASS}, {PORTS}"));
-        let in_stuck = web.replacen("name: web", "name: web, namespace: stuck", 1);
+        let in_stuck = web.replacen("namespace: default", "namespace: stuck", 1);
         ensure!(in_stuck != web, "{web}");
         site.apply(&in_stuck).await?;
         stuck.programmed("web").await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ballast_crds::LoadBalancerClass;
 use ballast_provider::{Target, TargetSet};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DeserializeGuard;
 
@@ -53,23 +53,53 @@ fn applied(manifest: &Service, live: Option<&Service>, created: Timestamp) -> Se
         service.status = None;
     }
     if let Some(spec) = &mut service.spec {
-        let before = live.and_then(|live| live.spec.as_ref());
-        for port in spec.ports.iter_mut().flatten() {
-            let same = before.and_then(|before| {
-                let mut ports = before.ports.iter().flatten();
-                ports.find(|it| it.port == port.port && it.protocol == port.protocol)
-            });
-            if port.node_port.is_none() {
-                port.node_port = same.and_then(|same| same.node_port);
-            }
-        }
-        if spec.load_balancer_class.is_none() {
-            let before = before.filter(|_| spec.type_.as_deref() == Some("LoadBalancer"));
-            spec.load_balancer_class = before.and_then(|it| it.load_balancer_class.clone());
+        if let Some(before) = live.and_then(|live| live.spec.as_ref()) {
+            keep_defaults(spec, before);
         }
         *spec = filled(spec);
     }
     service
+}
+
+/// What the API server has added stays where the manifest says nothing.
+fn keep_defaults(spec: &mut ServiceSpec, before: &ServiceSpec) {
+    fn keep<T: Clone>(field: &mut Option<T>, before: Option<&T>) {
+        if field.is_none() {
+            *field = before.cloned();
+        }
+    }
+    let protocol = |port: &ServicePort| port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+    for port in spec.ports.iter_mut().flatten() {
+        let mut ports = before.ports.iter().flatten();
+        let same = ports.find(|it| it.port == port.port && protocol(it) == protocol(port));
+        keep(
+            &mut port.node_port,
+            same.and_then(|same| same.node_port.as_ref()),
+        );
+    }
+    if spec.type_.as_deref() == Some("LoadBalancer") {
+        keep(
+            &mut spec.load_balancer_class,
+            before.load_balancer_class.as_ref(),
+        );
+    }
+    keep(&mut spec.ip_families, before.ip_families.as_ref());
+    keep(&mut spec.ip_family_policy, before.ip_family_policy.as_ref());
+    keep(&mut spec.session_affinity, before.session_affinity.as_ref());
+    keep(
+        &mut spec.external_traffic_policy,
+        before.external_traffic_policy.as_ref(),
+    );
+    keep(
+        &mut spec.allocate_load_balancer_node_ports,
+        before.allocate_load_balancer_node_ports.as_ref(),
+    );
+    if spec.external_traffic_policy == before.external_traffic_policy {
+        keep(
+            &mut spec.health_check_node_port,
+            before.health_check_node_port.as_ref(),
+        );
+    }
 }
 
 /// The class as it is after its manifest was applied.

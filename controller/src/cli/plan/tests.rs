@@ -69,7 +69,14 @@ fn cluster(files: &[&str]) -> Cluster {
         meta.finalizers = spec.load_balancer_class.clone().map(|class| vec![class]);
         for (at, port) in (0..).zip(spec.ports.iter_mut().flatten()) {
             port.node_port = Some(31_000 + at);
+            port.protocol = Some("TCP".to_owned());
         }
+        // What the API server adds.
+        spec.ip_families = Some(vec!["IPv4".to_owned()]);
+        spec.ip_family_policy = Some("SingleStack".to_owned());
+        spec.session_affinity = Some("None".to_owned());
+        spec.external_traffic_policy = Some("Cluster".to_owned());
+        spec.allocate_load_balancer_node_ports = Some(true);
     }
     Cluster {
         classes: all.classes,
