@@ -46,10 +46,10 @@ pub fn others<'a>(finalizers: impl Iterator<Item = &'a str>) -> Option<String> {
     if named.is_empty() {
         return None;
     }
-    let names = named.join(", ");
+    let list = named.join(", ");
     Some(match more {
-        0 => names,
-        more => format!("{names} and {more} more"),
+        0 => list,
+        more => format!("{list} and {more} more"),
     })
 }
 

@@ -36,9 +36,9 @@ pub(super) async fn read(client: &Client, notes: &mut Vec<String>) -> Result<Clu
     let services = services.context(
         "the plan depends on all Services; without the right to list them, use --offline",
     )?;
-    let nodes = list(&Api::<Node>::all(client.clone()), "Nodes", &everything).await;
-    let nodes = match nodes {
-        Ok(nodes) => Some(nodes.iter().map(NodeView::of).collect()),
+    let hosts = list(&Api::<Node>::all(client.clone()), "Nodes", &everything).await;
+    let hosts = match hosts {
+        Ok(hosts) => Some(hosts.iter().map(NodeView::of).collect()),
         Err(error @ ReadError::Forbidden { .. }) => {
             notes.push(format!("{error}: one node is assumed"));
             None
@@ -48,6 +48,6 @@ pub(super) async fn read(client: &Client, notes: &mut Vec<String>) -> Result<Clu
     Ok(Cluster {
         classes,
         services,
-        nodes,
+        nodes: hosts,
     })
 }

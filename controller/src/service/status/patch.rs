@@ -136,8 +136,8 @@ pub fn clean_patch(service: &ServiceView, now: Timestamp) -> Option<Value> {
 fn bare_status(service: &ServiceView, now: Timestamp) -> Value {
     let mut status = json!({});
     let held = Desired::held(service);
-    let says = held.difference(service);
-    let mut conditions: Vec<Value> = says
+    let difference = held.difference(service);
+    let mut conditions: Vec<Value> = difference
         .changed
         .iter()
         .map(|fields| fields.to_json(service, now))
