@@ -1,15 +1,15 @@
 //! `ballast plan`: what Ballast would create for manifests. It changes nothing.
 //!
-//! [`read`] reads objects, [`inputs`] puts them on the cluster as it is, [`mod@plan`] asks the controller's own code ([`crate::service::decide`])
+//! [`read`] reads objects, [`inputs`] puts them on the cluster as it is, [`steps`] asks the controller's own code ([`crate::service::decide`])
 //! what it would do, [`calls`] what the cloud would be asked and what that costs, and [`render`]
 //! formats the output: all of these are pure. Only [`run`] and `cluster` do I/O.
 
 pub mod calls;
 mod cluster;
 pub mod inputs;
-pub mod plan;
 pub mod read;
 pub mod render;
+pub mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +24,8 @@ use super::migrate::files;
 use super::prices::PriceArgs;
 use super::{NOT_FOUND, NOT_YET, Output, note, print};
 use inputs::Inputs;
-use plan::plan;
 use read::Manifests;
+use steps::plan;
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\

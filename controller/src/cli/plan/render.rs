@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::plan::{Planned, Report, Verdict};
+use super::steps::{Planned, Report, Verdict};
 use crate::process::text::{one_line, shortened};
 
 /// The column where values begin.

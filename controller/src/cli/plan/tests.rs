@@ -1,8 +1,9 @@
 use super::cluster::Cluster;
 use super::inputs::Inputs;
-use super::plan::{Report, Verdict, plan};
 use super::read::Manifests;
 use super::render;
+use super::steps::Verdict::{Create, Refused};
+use super::steps::{Report, Verdict, plan};
 use ballast_provider::Prices;
 
 const CLASSES: &str = "
@@ -119,12 +120,11 @@ async fn a_class_without_room_refuses_the_youngest() {
         .collect();
     let report = planned(&[CLASSES, &files.concat()]);
     let results: Vec<_> = report.services.iter().map(|one| one.result).collect();
-    use Verdict::{Create, Refused};
     assert_eq!(results, [Create, Create, Create, Refused, Refused]);
     assert_eq!(report.services[3].reason, Some("QuotaExceeded"));
     assert!(report.services[3].why.contains("web-1, web-2, web-3"));
     // Three load balancers with three public addresses each; the refused ones cost nothing.
-    assert_eq!(report.monthly_cost, 82.125);
+    assert_eq!(report.monthly_cost.to_string(), "82.125");
 }
 
 #[tokio::test]
@@ -134,7 +134,10 @@ async fn what_exists_is_unchanged_or_changes() {
     let report = planned_on(there(), &[&files]);
     let results: Vec<_> = report.services.iter().map(|one| one.result).collect();
     assert_eq!(results, [Verdict::Unchanged; 2]);
-    assert_eq!((report.calls, report.monthly_cost), (0, 0.0));
+    assert_eq!(
+        (report.calls, report.monthly_cost.to_string()),
+        (0, "0".to_owned())
+    );
 
     let more = files.replace(
         "{port: 80, targetPort: 8080}",
@@ -151,7 +154,7 @@ async fn what_exists_is_unchanged_or_changes() {
     assert_eq!(web.calls["CreateListener"], 1, "{web:?}");
     assert!(!web.calls.contains_key("CreateLoadBalancer"), "{web:?}");
     assert_eq!(mock.calls.values().sum::<usize>(), 1);
-    assert_eq!(report.monthly_cost, 0.0);
+    assert_eq!(report.monthly_cost.to_string(), "0");
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ pub fn add(report: &mut Report, services: &[Service], classes: &Classes, prices:
         all.entry(name.to_owned()).or_default();
     }
     for service in services {
-        let Some(class) = classes.user_of(service) else {
+        let Some(class) = Classes::user_of(service) else {
             continue;
         };
         let users = all.entry(class.to_owned()).or_default();

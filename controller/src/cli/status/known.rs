@@ -91,7 +91,7 @@ impl Classes {
     }
 
     /// The class that has a load balancer for the Service, or an address of its pools.
-    pub(super) fn user_of<'a>(&self, service: &'a Service) -> Option<&'a str> {
+    pub(super) fn user_of(service: &Service) -> Option<&str> {
         let named = spec_class(service).filter(|_| !addresses(service).is_empty());
         holder(service).or_else(|| named.and_then(class_of_key))
     }

@@ -64,4 +64,7 @@ impl Performer {
     }
 }
 
-const _: () = assert!(LONG.as_secs() % 60 == 0, "the event says whole minutes");
+const _: () = assert!(
+    LONG.as_secs().is_multiple_of(60),
+    "the event says whole minutes"
+);
