@@ -17,7 +17,7 @@ use crate::class::Scope;
 use crate::class::contender::{self, LeaseName};
 use crate::cli::cluster::LeaseArgs;
 use crate::cli::{
-    cleanup, crds, iam_policy, migrate, orphans, probe, rebalance, secrets, status, teardown,
+    cleanup, crds, iam_policy, migrate, orphans, plan, probe, rebalance, secrets, status, teardown,
 };
 use crate::pools::AddressBook;
 use crate::process::backoff::Backoff;
@@ -71,6 +71,10 @@ pub enum Command {
     /// Show load balancers, address pools or announcers: their state, and the reason for it.
     #[command(after_help = status::EXAMPLES)]
     Status(Box<status::StatusArgs>),
+
+    /// Show what would be created for manifests, with calls, cost and refusals. Changes nothing.
+    #[command(after_help = plan::EXAMPLES)]
+    Plan(Box<plan::PlanArgs>),
 
     /// Migrate from another load balancer, or show what would change.
     Migrate(Box<migrate::MigrateArgs>),

@@ -210,7 +210,7 @@ impl ServiceView {
             class: Some("ballast.dev/local".into()),
             held_by: vec![],
             standard_finalizer: false,
-            other_finalizers: false,
+            other_finalizers: None,
             load_balancer: Some(Ok(LoadBalancer {
                 id: id(name),
                 listeners: vec![listener(80)],

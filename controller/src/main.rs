@@ -28,6 +28,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Controller(args) => runtime()?.block_on(controller(*args)),
         Command::Announcer(args) => announcer::command::run(*args),
         Command::Status(args) => runtime()?.block_on(cli::status::run(*args)),
+        Command::Plan(args) => runtime()?.block_on(cli::plan::run(*args)),
         Command::Migrate(args) => runtime()?.block_on(cli::migrate::run(*args)),
         Command::Crds(args) => runtime()?.block_on(cli::crds::run(*args)),
         Command::IamPolicy(args) => cli::iam_policy::run(&args),
@@ -52,6 +53,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
 fn lines(command: &Command) -> Kube {
     match command {
         Command::Status(_)
+        | Command::Plan(_)
         | Command::Migrate(_)
         | Command::Crds(_)
         | Command::IamPolicy(_)

@@ -1,6 +1,7 @@
 //! A class for AWS on the real controller. The cloud is the strict fake, where time runs faster; nodes
 //! are its instances.
 
+mod guards;
 mod pods;
 
 use std::collections::BTreeSet;

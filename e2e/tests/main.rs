@@ -29,6 +29,7 @@ mod long;
 mod metal;
 mod migrate;
 mod nodes;
+mod plan;
 mod pools;
 mod readme;
 mod rights;

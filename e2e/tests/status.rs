@@ -89,7 +89,13 @@ async fn services(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     site.programmed("classless").await?;
     site.says("refused", crate::common::ACCEPTED, "False", "Unsupported")
         .await?;
-    let table = admin.out(&["status"]).await?;
+    let whole = admin.out(&["status"]).await?;
+    // After it come the classes.
+    let (table, classes) = whole.split_once("\n\n").context("no classes")?;
+    ensure!(
+        classes.starts_with("CLASS") && classes.contains("so much would the same cost on AWS"),
+        "{whole}"
+    );
     let rows: Vec<Vec<&str>> = table
         .lines()
         .map(|line| line.split_whitespace().collect())

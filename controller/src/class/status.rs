@@ -35,8 +35,10 @@ pub struct Usage {
     pub held: usize,
     /// Services through which traffic can flow.
     pub programmed: usize,
-    /// The first of these, by name.
+    /// The oldest of those that it is known of.
     pub names: Vec<String>,
+    /// The places that are taken.
+    pub places: usize,
 }
 
 /// What to do with the finalizer of a class.
@@ -56,14 +58,15 @@ pub fn usage(
     services: &[Arc<ServiceView>],
     ledger: &Ledger,
 ) -> BTreeMap<String, Usage> {
-    let mut all: BTreeMap<String, Usage> = classes
+    let mut counts: BTreeMap<String, Usage> = classes
         .views
         .keys()
         .map(|name| (name.clone(), Usage::default()))
         .collect();
+    let mut holders: BTreeMap<String, Vec<&Arc<ServiceView>>> = BTreeMap::new();
     for service in services {
         let claim = classes.claim(service);
-        for (name, usage) in &mut all {
+        for (name, usage) in &mut counts {
             let class = classes.get(name);
             let requests =
                 claim == Some(name.as_str()) && matches!(service.load_balancer, Some(Ok(_)));
@@ -79,16 +82,20 @@ pub fn usage(
                         .is_some_and(|now| now.status == "True"),
             );
             if holds {
-                usage.names.push(service.id.to_string());
+                let all = holders.entry(name.clone()).or_default();
+                all.push(service);
             }
         }
     }
-    for (name, usage) in &mut all {
-        usage.held = ledger.count(name).max(usage.names.len());
-        usage.names.sort_unstable();
-        usage.names.truncate(NAMED);
+    for (name, usage) in &mut counts {
+        let mut users = holders.remove(name.as_str()).unwrap_or_default();
+        usage.held = ledger.count(name).max(users.len());
+        usage.places = ledger.places(name);
+        users.sort_unstable_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        users.truncate(NAMED);
+        usage.names = users.iter().map(|one| one.id.to_string()).collect();
     }
-    all
+    counts
 }
 
 /// Whether a Service of a class with pools has an address or may get one. Such a Service has
@@ -141,7 +148,7 @@ pub fn report(
     before: &[Condition],
     now: Timestamp,
 ) -> LoadBalancerClassStatus {
-    let mut conditions = vec![accepted(class), ready(class, classes), in_use(usage)];
+    let mut conditions = vec![accepted(class), ready(class, classes), in_use(class, usage)];
     conditions.extend(default(class, classes));
     let found = classes.found.get(&class.name);
     conditions.extend(of_survey(found, before));
@@ -222,7 +229,7 @@ fn ready(class: &ClassView, classes: &Classes) -> Condition {
     }
 }
 
-fn in_use(usage: &Usage) -> Condition {
+fn in_use(class: &ClassView, usage: &Usage) -> Condition {
     if usage.held == 0 {
         return condition(
             "InUse",
@@ -240,7 +247,13 @@ fn in_use(usage: &Usage) -> Condition {
         (false, 0) => names,
         (false, _) => format!("{names} and {more} more"),
     };
-    condition("InUse", true, "InUse", format!("Used by {users}"))
+    let full = class.max.filter(|max| usage.places >= *max);
+    let limit = full.map_or_else(String::new, |max| {
+        format!(
+            "; all {max} places (spec.maxLoadBalancers) are taken, and no other Service gets one"
+        )
+    });
+    condition("InUse", true, "InUse", format!("Used by {users}{limit}"))
 }
 
 /// What the last survey of the cloud has found, where it is worth saying. Before the first survey of this

@@ -1,5 +1,5 @@
 //! Commands for people: [`status`] shows every load balancer, address pool and announcer,
-//! [`migrate`] converts the settings of another load balancer, [`rebalance`] spreads addresses
+//! [`plan`] says what would be created, [`migrate`] converts the settings of another load balancer, [`rebalance`] spreads addresses
 //! over nodes, [`teardown`] releases load balancers before an uninstall, [`orphans`] finds those of
 //! clusters that are gone, [`crds`] prints or applies the CRDs, [`iam_policy`] prints what AWS must permit, [`secrets`] creates shared Secrets,
 //! [`cleanup`] deletes what an uninstall leaves, [`probe`] asks the process of its container.
@@ -11,10 +11,12 @@
 
 pub mod cleanup;
 pub mod cluster;
+pub mod cost;
 pub mod crds;
 pub mod iam_policy;
 pub mod migrate;
 pub mod orphans;
+pub mod plan;
 pub mod prices;
 pub mod probe;
 pub mod rebalance;

@@ -7,6 +7,7 @@
 
 pub mod conditions;
 pub mod contest;
+pub mod deletion;
 pub mod eligibility;
 pub mod endpoints;
 pub mod ledger;

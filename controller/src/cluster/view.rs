@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::cluster::conditions::{is_ours, kinds};
+use crate::cluster::deletion;
 use crate::cluster::managers;
 use crate::cluster::meta::{created, version};
 use crate::cluster::store::Key;
@@ -68,8 +69,8 @@ pub struct ServiceView {
     pub held_by: Vec<Arc<str>>,
     /// It has [`STANDARD_FINALIZER`].
     pub standard_finalizer: bool,
-    /// It has finalizers that are neither a class's nor the standard one.
-    pub other_finalizers: bool,
+    /// Its finalizers that are neither a class's nor the standard one, as a message names them.
+    pub other_finalizers: Option<Box<str>>,
     /// What it asks for, or why it is refused; `None` unless a Ballast class could serve it.
     pub load_balancer: Option<Result<LoadBalancer, Refusal>>,
     /// What decides which pool serves it.
@@ -237,9 +238,10 @@ impl ServiceView {
             standard_finalizer: finalizers
                 .iter()
                 .any(|finalizer| finalizer == STANDARD_FINALIZER),
-            other_finalizers: finalizers.iter().any(|finalizer| {
-                finalizer != STANDARD_FINALIZER && class_of_key(finalizer).is_none()
-            }),
+            other_finalizers: deletion::others(finalizers.iter().map(String::as_str).filter(
+                |finalizer| *finalizer != STANDARD_FINALIZER && class_of_key(finalizer).is_none(),
+            ))
+            .map(String::into_boxed_str),
             ingress_is_exact: is_exact(published, &ingress),
             ingress,
             conditions: conditions(service),

@@ -26,6 +26,7 @@ use crate::pools::{PoolKeeper, Start};
 use crate::process::REQUEST_TIMEOUT;
 use crate::process::lease::Fence;
 use crate::service::contests::Contests;
+use crate::service::deletion::Deletions;
 use crate::service::gates::{Gates, Healthy};
 use crate::service::missing::Missing;
 use crate::service::perform::{KeyLocks, Performer};
@@ -94,6 +95,7 @@ fn leader_tasks(
     );
     let performer = Performer {
         writer: writer.clone(),
+        services: Arc::clone(&shared.services),
         recorder: recorder.clone(),
         ledger: Arc::clone(&shared.ledger),
         targets: shared.targets.clone(),
@@ -103,6 +105,7 @@ fn leader_tasks(
         locks: KeyLocks::new(shared.queue.clone(), options.workers),
         queue: shared.queue.clone(),
         pool_missing: Missing::default(),
+        deletions: Deletions::default(),
         contests: Contests::new(shared.metrics.contests.clone()),
         times: Times::default(),
         gates: options.readiness_gates.then(|| Gates {

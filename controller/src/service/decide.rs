@@ -24,9 +24,9 @@
 
 mod endpoints;
 mod keep;
+mod quota;
 mod share;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,8 +42,10 @@ use crate::cluster::view::ServiceView;
 use crate::process::text;
 use crate::service::group::{Declined, Group};
 
-use self::endpoints::{bare_member, lacks_endpoints, wait_for_endpoints};
+use self::endpoints::{lacks_endpoints, wait_for_endpoints};
 use self::keep::keep;
+use self::quota::quota;
+pub use self::quota::quota_exceeded;
 use self::share::{balancer, without_foreign_addresses};
 
 /// How long a Service waits for a watch to deliver a class or a pool that is missing.
@@ -425,74 +427,6 @@ fn class_not_found(service: &ServiceView, name: &str, classes: &Classes) -> Refu
         )
     };
     Refusal::new(Reason::ClassNotFound, message)
-}
-
-/// Services that have a place keep it. Of the others, the oldest come first. One that the
-/// provider refused comes last, or it would take a place during each of its tries.
-fn quota(service: &ServiceView, class: &ClassView, world: &World<'_>) -> Result<(), Declined> {
-    let Some(max) = class.max else { return Ok(()) };
-    if world.ledger.has_place(&service.id, &class.name) {
-        return Ok(());
-    }
-    let free = max.saturating_sub(world.ledger.places(&class.name));
-    let last = world.ledger.is_refused(&service.id, &class.name);
-    let earlier = (world.services)()
-        .iter()
-        .filter(|other| last || other.age() < service.age())
-        .filter(|other| other.id != service.id)
-        .filter(|other| waits_for_a_place(other, class, world))
-        .take(free)
-        .count();
-    if earlier < free {
-        return Ok(());
-    }
-    Err(Declined {
-        refusal: quota_exceeded(class, max),
-        // One that is refused by the provider takes a place during each try.
-        provisional: world.ledger.refuses_any(&class.name),
-    })
-}
-
-/// Whether a Service of this class has no place, and only the quota keeps it from one.
-fn waits_for_a_place(service: &ServiceView, class: &ClassView, world: &World<'_>) -> bool {
-    world.classes.claim(service) == Some(class.name.as_str())
-        && !world.ledger.has_place(&service.id, &class.name)
-        && !world.ledger.is_refused(&service.id, &class.name)
-        && could_have_a_place(service, class, world)
-}
-
-/// Whether only the quota prevents serving a Service. One that is refused for something that
-/// another Service has gets no place before it is freed.
-fn could_have_a_place(service: &ServiceView, class: &ClassView, world: &World<'_>) -> bool {
-    let (Some(Ok(wanted)), Some(provider)) =
-        (&service.load_balancer, world.classes.provider(&class.name))
-    else {
-        return false;
-    };
-    let blocked = service.condition(ACCEPTED).is_some_and(|it| {
-        let mut blocks = BLOCKS.iter();
-        it.status == "False" && blocks.any(|reason| reason.as_str() == it.reason)
-    });
-    if blocked {
-        return false;
-    }
-    let alone = Balancer {
-        key: provider.key(wanted),
-        members: vec![bare_member(service, wanted, world)],
-        kept: BTreeSet::new(),
-    };
-    provider.validate(&alone).is_ok()
-}
-
-/// The refusal of a Service whose class has no free place.
-pub fn quota_exceeded(class: &ClassView, max: usize) -> Refusal {
-    Refusal::new(
-        Reason::QuotaExceeded,
-        format!(
-            "LoadBalancerClass {} allows {max} load balancers (spec.maxLoadBalancers), and all of them are in use; raise the limit or delete another Service",
-            class.name
-        ),
-    )
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod locks;
 mod outcome;
 mod release;
 mod shares;
+mod waits;
 mod write;
 
 use std::sync::Arc;
@@ -34,11 +35,13 @@ use crate::class::Classes;
 use crate::cluster::eligibility::{Backing, Eligible};
 use crate::cluster::ledger::Ledger;
 use crate::cluster::metrics::{ProviderMetrics, ServiceMetrics};
+use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
 use crate::cluster::writer::{WriteError, Writer, Written};
 use crate::process::queue::Queue;
 use crate::service::contests::{Contests, Purpose};
 use crate::service::decide::{Decision, Keep, quota_exceeded};
+use crate::service::deletion::Deletions;
 use crate::service::gates::{self, Gates};
 use crate::service::missing::Missing;
 use crate::service::recorder::Recorder;
@@ -65,6 +68,8 @@ const SAFETY_RETRY: Duration = Duration::from_secs(30);
 pub struct Performer {
     /// Writes Services.
     pub writer: Writer,
+    /// The Services, as watched.
+    pub services: Arc<Store<Name, ServiceView>>,
     /// Sends events.
     pub recorder: Recorder,
     /// Remembers which Services have effects.
@@ -83,6 +88,8 @@ pub struct Performer {
     pub queue: Queue<Name>,
     /// The Services whose pool has not arrived.
     pub pool_missing: Missing,
+    /// Since when each release has waited.
+    pub deletions: Deletions,
     /// Slows down writes that somebody else keeps undoing.
     pub contests: Contests,
     /// The times of conditions.
@@ -141,23 +148,18 @@ impl Performer {
         classes: &Classes,
     ) -> Outcome {
         match decision {
-            Decision::Ignore => Outcome::Ignored,
-            Decision::Later(wait) => Outcome::Pending(wait),
-            Decision::Clean => {
-                let marks = Marks {
-                    kind: "clean",
-                    patch: &status::clean_patch(service),
-                    purpose: Purpose::of("clean", &()),
-                    left: None,
-                };
-                let written = self.mark(service, &marks).await;
-                outcome_of(&written.map(|(written, _)| written), Outcome::Released)
+            Decision::Ignore => {
+                self.releases_nothing(service);
+                Outcome::Ignored
             }
+            Decision::Later(wait) => Outcome::Pending(wait),
+            Decision::Clean => self.clean(service).await,
             Decision::Refuse {
                 refusal,
                 keep,
                 provisional,
             } => {
+                self.releases_nothing(service);
                 let refused = self.refuse(service, &refusal, keep.as_ref()).await;
                 if provisional {
                     self.look_again(service);
@@ -175,7 +177,14 @@ impl Performer {
                 }
                 Some(why) => {
                     let claim = classes.claim(service);
-                    let desired = Desired::waiting(service, &class, claim, &why, drained.as_ref());
+                    let mut desired =
+                        Desired::waiting(service, &class, claim, &why, drained.as_ref());
+                    if claim == Some(&class) && drained.is_none() {
+                        self.releases_nothing(service);
+                    } else {
+                        self.waits(service, &class, why.reason, &why.message);
+                        desired = desired.explained(service, &class, Timestamp::now());
+                    }
                     outcome_of(&self.publish(service, &desired).await, Outcome::Waiting)
                 }
             },
@@ -189,6 +198,7 @@ impl Performer {
                 removal,
                 max,
             } => {
+                self.releases_nothing(service);
                 let key = &balancer.key;
                 if !self.ledger.reserve(&service.id, &class, key, max) {
                     return self.refuse_without_place(service, &class, classes).await;
@@ -286,7 +296,9 @@ impl Performer {
         let full = classes.get(class).and_then(|view| Some((view, view.max?)));
         match full {
             Some((view, max)) if self.ledger.places(class) >= max => {
-                let desired = Desired::refused(service, &quota_exceeded(view, max), false);
+                let all = self.services.all();
+                let refusal = quota_exceeded(service, view, max, &all, &self.ledger);
+                let desired = Desired::refused(service, &refusal, false);
                 if self.ledger.refuses_any(class) {
                     self.look_again(service);
                 }
@@ -418,10 +430,16 @@ impl Performer {
         })
     }
 
-    async fn failed(&self, served: &Served<'_>, error: &ProviderError) -> Outcome {
+    /// `releases`: what failed is the release of the Service.
+    async fn failed(&self, served: &Served<'_>, error: &ProviderError, releases: bool) -> Outcome {
         let Served { service, class, .. } = *served;
         let outcome = self.provider_failed(&service.id, class, error, served.provider.traits());
-        let desired = Desired::failed(service, class, served.claim, error, Timestamp::now());
+        let now = Timestamp::now();
+        let mut desired = Desired::failed(service, class, served.claim, error, now);
+        if releases {
+            self.waits(service, class, error.reason(), &error.to_string());
+            desired = desired.explained(service, class, now);
+        }
         let desired = desired.with_refusal(served.refusal);
         match self.publish(service, &desired).await {
             Err(error @ WriteError::Contested { .. }) => {

@@ -142,6 +142,7 @@ impl Reconciler {
             }
             self.class_missing.end(name);
             self.performer.pool_missing.end(name);
+            self.performer.deletions.end(name);
             self.performer.metrics.departed(name);
             return absent;
         };

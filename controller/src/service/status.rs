@@ -9,9 +9,11 @@ use ballast_provider::{
 use jiff::Timestamp;
 
 use crate::cluster::conditions::{ACCEPTED, CONTESTED, PROGRAMMED};
+use crate::cluster::deletion;
 use crate::cluster::eligibility::Backing;
 use crate::cluster::view::{ConditionView, ServiceView};
 use crate::process::text;
+use crate::service::deletion::failure;
 
 mod difference;
 mod event;
@@ -135,20 +137,51 @@ impl Desired {
     }
 
     /// The class is drained, and the Service's load balancer is being released.
-    pub fn draining(service: &ServiceView, drained: &Refusal) -> Self {
+    pub fn draining(service: &ServiceView, drained: &Refusal, message: String) -> Self {
         Self {
             accepted: Some(refused(drained)),
-            programmed: Some(Condition {
-                status: if service.ingress.is_empty() {
-                    "False"
-                } else {
-                    "Unknown"
-                },
-                reason: Reason::Releasing,
-                message: "The load balancer is being released".to_owned(),
-            }),
+            programmed: Some(releasing(service, message)),
             ..Self::default()
         }
+    }
+
+    /// A release takes longer than usual. `claim`: the class that serves the Service now.
+    pub fn releasing(
+        service: &ServiceView,
+        class: &str,
+        claim: Option<&str>,
+        message: String,
+    ) -> Self {
+        Self {
+            accepted: standing(service, class, claim),
+            programmed: Some(releasing(service, message)),
+            ..Self::default()
+        }
+    }
+
+    /// Everything is released. A deleted Service that others hold says so; any other says
+    /// nothing.
+    pub fn held(service: &ServiceView) -> Self {
+        let others = service.other_finalizers.as_deref();
+        let held = others.filter(|_| service.deleting).map(|others| Condition {
+            status: "False",
+            reason: Reason::Released,
+            message: deletion::held_by(others),
+        });
+        Self {
+            programmed: held,
+            ..Self::default()
+        }
+    }
+
+    /// A failure of a release says since when and how to go on. `before` is that of the last try.
+    #[must_use]
+    pub fn explained(mut self, service: &ServiceView, class: &str, now: Timestamp) -> Self {
+        let before = service.condition(PROGRAMMED);
+        if let Some(it) = &mut self.programmed {
+            it.message = failure(before, it.reason, &it.message, class, now);
+        }
+        self
     }
 
     /// Something of this class is missing. A Service that has an address reports it only if its
@@ -384,6 +417,18 @@ fn standing(service: &ServiceView, class: &str, claim: Option<&str>) -> Option<C
             ),
         )),
     })
+}
+
+fn releasing(service: &ServiceView, message: String) -> Condition {
+    Condition {
+        status: if service.ingress.is_empty() {
+            "False"
+        } else {
+            "Unknown"
+        },
+        reason: Reason::Releasing,
+        message,
+    }
 }
 
 fn accepted(service: &ServiceView, class: &str) -> Condition {

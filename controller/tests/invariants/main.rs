@@ -14,6 +14,7 @@ mod support;
 mod contest;
 mod crash;
 mod crowd;
+mod deletion;
 mod drain;
 mod foreign;
 mod garbage;

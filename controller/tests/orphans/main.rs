@@ -8,6 +8,8 @@
 //!
 //! `ORPHAN_HISTORIES` sets the number of histories, `ORPHAN_SEED` the first seed.
 
+#![allow(unreachable_pub)] // one program
+
 mod account;
 mod world;
 

@@ -3,12 +3,16 @@
 //! It asks the functions that the provider asks, so it refuses the same settings in the same words. It never makes
 //! objects: what only AWS knows, such as IDs of subnets and entries of prefix lists, is a stand-in here.
 
+mod calls;
+
 use ballast_provider::{Key, Mark, Member, Refusal};
 
 use crate::bind::TARGET_GROUPS;
 use crate::desired::{self, Desired, FoundSubnet, LookedUp, Outcome, Part, PrefixLists};
 use crate::requests;
 use crate::settings::{ClassSettings, Settings};
+
+pub use self::calls::{OF_CLASS, calls, deletion};
 
 /// What IDs of subnets begin with. Any other name is a value of their tag `Name`.
 const SUBNET: &str = "subnet-";

@@ -22,6 +22,8 @@ pub enum Reason {
     Provisioning,
     /// The load balancer is being deleted.
     Releasing,
+    /// Ballast has released everything; the Service waits for somebody else.
+    Released,
     /// `spec.loadBalancerClass` names a class of Ballast that does not exist.
     ClassNotFound,
     /// The class exists and cannot serve; its conditions say why.
@@ -112,6 +114,7 @@ impl Reason {
             Self::Programmed => "Programmed",
             Self::Provisioning => "Provisioning",
             Self::Releasing => "Releasing",
+            Self::Released => "Released",
             Self::ClassNotFound => "ClassNotFound",
             Self::ClassNotReady => "ClassNotReady",
             Self::Draining => "Draining",

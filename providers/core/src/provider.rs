@@ -20,6 +20,7 @@ use crate::mark::{self, Mark, Sign};
 use crate::model::{Balancer, Ingress, Key, LoadBalancer, ServiceId, TargetSet};
 use crate::place::Place;
 use crate::prices::Billed;
+use crate::text::bounded;
 
 /// Implements the load balancers of one class.
 ///
@@ -262,7 +263,7 @@ pub enum Removal {
 }
 
 /// The progress of a release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Released {
     /// Nothing is left; the finalizer can be removed.
     Gone,
@@ -270,6 +271,9 @@ pub enum Released {
     InProgress {
         /// The time to wait; it does not count as a failure.
         retry_after: Duration,
+        /// The object that is not gone yet and what keeps it, for people: the end of the sentence
+        /// "it waits for". The same on every retry. `None` if there is nothing to say.
+        waits_for: Option<String>,
     },
 }
 
@@ -376,17 +380,42 @@ pub enum Cause {
 // === impl Released ===
 
 impl Released {
-    /// The result of two releases: gone if both are gone, otherwise the shorter time to wait.
+    /// In progress, and nothing to say about it.
+    pub const fn later(retry_after: Duration) -> Self {
+        Self::InProgress {
+            retry_after,
+            waits_for: None,
+        }
+    }
+
+    /// In progress, because of this.
+    pub fn waits(retry_after: Duration, waits_for: impl AsRef<str>) -> Self {
+        Self::InProgress {
+            retry_after,
+            waits_for: Some(bounded(waits_for.as_ref())),
+        }
+    }
+
+    /// The result of two releases: gone if both are gone, otherwise the shorter time to wait, and
+    /// what the first one waits for.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Gone, Self::Gone) => Self::Gone,
             (Self::Gone, waits) | (waits, Self::Gone) => waits,
-            (Self::InProgress { retry_after: one }, Self::InProgress { retry_after: two }) => {
+            (
                 Self::InProgress {
-                    retry_after: one.min(two),
-                }
-            }
+                    retry_after: one,
+                    waits_for: first,
+                },
+                Self::InProgress {
+                    retry_after: two,
+                    waits_for: second,
+                },
+            ) => Self::InProgress {
+                retry_after: one.min(two),
+                waits_for: first.or(second),
+            },
         }
     }
 }

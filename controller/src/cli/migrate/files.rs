@@ -19,7 +19,7 @@ const MOST_NODES: usize = 5_000_000;
 pub struct NotYaml(#[source] Box<serde_saphyr::Error>);
 
 /// What to call a file in messages.
-pub(super) fn called(file: &str) -> String {
+pub(in crate::cli) fn called(file: &str) -> String {
     match file {
         "-" => "standard input".to_owned(),
         file => file.to_owned(),
@@ -27,7 +27,7 @@ pub(super) fn called(file: &str) -> String {
 }
 
 /// The text of a file, or of standard input.
-pub(super) fn text(file: &str) -> Result<String> {
+pub(in crate::cli) fn text(file: &str) -> Result<String> {
     let mut bytes = Vec::new();
     let read = if file == "-" {
         std::io::stdin().take(LARGEST + 1).read_to_end(&mut bytes)
@@ -43,7 +43,7 @@ pub(super) fn text(file: &str) -> Result<String> {
 }
 
 /// The documents of manifests. JSON is valid YAML, except for several objects in a row.
-pub(super) fn documents(yaml: &str) -> Result<Vec<Value>, NotYaml> {
+pub(in crate::cli) fn documents(yaml: &str) -> Result<Vec<Value>, NotYaml> {
     let json = serde_json::Deserializer::from_str(yaml).into_iter();
     if let Ok(values) = json.collect::<Result<Vec<Value>, _>>() {
         return Ok(values);
@@ -66,7 +66,7 @@ pub(super) fn documents(yaml: &str) -> Result<Vec<Value>, NotYaml> {
 }
 
 /// Hands over the objects of a document: itself, or those of a list. Fields without a value count as absent.
-pub(super) fn each(mut value: Value, take: &mut dyn FnMut(Value)) {
+pub(in crate::cli) fn each(mut value: Value, take: &mut dyn FnMut(Value)) {
     if let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) {
         let kind = value["kind"]
             .as_str()
@@ -87,7 +87,7 @@ pub(super) fn each(mut value: Value, take: &mut dyn FnMut(Value)) {
 }
 
 /// `KIND NAMESPACE/NAME`, as messages call an object.
-pub(super) fn title(kind: &str, value: &Value) -> String {
+pub(in crate::cli) fn title(kind: &str, value: &Value) -> String {
     let of = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
     match (of("namespace"), of("name")) {
         ("", name) => format!("{kind} {name}"),

@@ -267,10 +267,14 @@ impl Class<'_> {
             let call = provider.release(id, key, Removal::Delete);
             let why = match timeout_at(self.deadline, call).await {
                 Ok(Ok(Released::Gone)) => return Ok(()),
-                Ok(Ok(Released::InProgress { retry_after })) => {
+                Ok(Ok(Released::InProgress {
+                    retry_after,
+                    waits_for,
+                })) => {
                     let until = Instant::now() + retry_after.min(PAUSE);
                     tokio::time::sleep_until(until.min(self.deadline)).await;
-                    "it is still being deleted; run the command again".to_owned()
+                    let waits_for = waits_for.map_or_else(String::new, |it| format!(": {it}"));
+                    format!("it is still being deleted{waits_for}; run the command again")
                 }
                 Ok(Err(error @ ProviderError::Refused(_))) => return Err(error.to_string()),
                 Ok(Err(error)) => {

@@ -5,8 +5,11 @@
 //! [`announcers`] compute what to show, [`render`] formats it; [`run`] reads, prints, and exits.
 
 pub mod announcers;
+pub mod classes;
+pub mod deletions;
 #[cfg(test)]
 mod fixtures;
+mod known;
 pub mod pools;
 pub mod render;
 pub mod report;
@@ -24,6 +27,7 @@ use kube::core::DeserializeGuard;
 use kube::{Api, Client};
 
 use super::cluster::{ClusterArgs, ReadError, helpful, list};
+use super::prices::PriceArgs;
 use super::{NOT_FOUND, Output, look, note, print, program};
 use crate::announcer::lease::LABELS;
 use crate::process::causes::causes;
@@ -42,6 +46,12 @@ Examples:
 
   # For scripts: the Services that receive no traffic:
   ballast status -o json | jq -r '.services[] | select(.ready | not) | .name'
+
+  # What AWS bills a month, with the prices of another region:
+  ballast status --price load-balancer-hour=0.0252 -o json | jq .monthlyCost
+
+  # Deletions that wait, why, and how to go on:
+  ballast status -o json | jq '.deletions[] | .namespace, .name, .why, .next'
 
   # Address pools: free addresses, and which Service uses which address:
   ballast status --pools
@@ -92,6 +102,10 @@ pub struct StatusArgs {
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
 
+    /// For the estimated costs.
+    #[command(flatten)]
+    pub prices: PriceArgs,
+
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
@@ -131,17 +145,25 @@ pub async fn run(args: StatusArgs) -> Result<ExitCode> {
 
 async fn of_services(args: &StatusArgs, client: Client, view: View<'_>) -> Result<Answer> {
     let mut notes = Vec::new();
-    let classes = classes(&client, &mut notes).await?;
+    let classes = read_classes(&client, &mut notes).await?;
     let services = services(args, &client).await?;
     let Some(name) = &args.name else {
         let mut report = report::report(&services, &classes);
+        report.deletions = deletions::of(&report.services, &classes, view.now);
+        let prices = args.prices.prices();
+        classes::add(&mut report, &services, &classes, &prices);
         locate(&client, &mut report, &mut notes).await?;
         let out = if let Some(out) = args.output.machine(&report)? {
             out
         } else {
             notes.extend(render::hint(&report, view));
             notes.extend(render::drained(&classes, view));
-            render::services(&report, view)
+            [
+                render::services(&report, view),
+                deletions::text(&report.deletions, view),
+                classes::text(&report, view),
+            ]
+            .concat()
         };
         return Ok(Answer {
             out,
@@ -150,6 +172,7 @@ async fn of_services(args: &StatusArgs, client: Client, view: View<'_>) -> Resul
         });
     };
     let mut report = report::named(&services, &classes, name);
+    report.deletions = deletions::of(&report.services, &classes, view.now);
     locate(&client, &mut report, &mut notes).await?;
     for service in &mut report.services {
         match events(&client, &service.namespace, name).await {
@@ -174,7 +197,8 @@ fn described(report: &Report, view: View<'_>) -> String {
         .iter()
         .map(|service| render::description(service, view))
         .collect();
-    all.join("\n")
+    let deletions = deletions::text(&report.deletions, view);
+    format!("{}{deletions}", all.join("\n"))
 }
 
 async fn of_pools(args: &StatusArgs, client: Client, view: View<'_>) -> Result<Answer> {
@@ -201,7 +225,7 @@ async fn of_pools(args: &StatusArgs, client: Client, view: View<'_>) -> Result<A
 
 async fn of_announcers(args: &StatusArgs, client: &Client, view: View<'_>) -> Result<Answer> {
     let mut notes = Vec::new();
-    let classes = classes(client, &mut notes).await?;
+    let classes = read_classes(client, &mut notes).await?;
     let services = services(args, client).await?;
     let services = report::report(&services, &classes);
     let objects = objects(client, &mut notes).await.map_err(helpful)?;
@@ -276,7 +300,7 @@ async fn objects(client: &Client, notes: &mut Vec<String>) -> Result<Objects, Re
 }
 
 /// Without classes, the command cannot tell which Services without a class are Ballast's.
-async fn classes(client: &Client, notes: &mut Vec<String>) -> Result<Classes> {
+async fn read_classes(client: &Client, notes: &mut Vec<String>) -> Result<Classes> {
     let api = Api::<DeserializeGuard<LoadBalancerClass>>::all(client.clone());
     match list(&api, "LoadBalancerClasses", &ListParams::default()).await {
         Ok(classes) => Ok(Classes::of(&classes)),

@@ -2,16 +2,16 @@
 //! state of each. Pure. `-o json|yaml` prints these structs, so fields may be added, but never
 //! renamed or removed.
 
-use std::collections::BTreeMap;
-
-use ballast_crds::{GROUP, LoadBalancerClass, class_of_key};
+use ballast_crds::{GROUP, class_of_key};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::core::DeserializeGuard;
 use serde::Serialize;
 
 use super::announcers::AddressLine;
+use super::classes::ClassUsage;
+use super::deletions::WaitingDeletion;
+pub use super::known::Classes;
 use crate::cli::service::{addresses, is_load_balancer};
 use crate::cluster::conditions::{CONTESTED, PROGRAMMED, is_ours, kinds};
 
@@ -24,6 +24,14 @@ pub struct Report {
     /// `NAMESPACE/NAME` of Services of type `LoadBalancer` that wait for an address, name no
     /// class, and are served by no class.
     pub unclaimed: Vec<String>,
+    /// The deletions that wait, and why.
+    pub deletions: Vec<WaitingDeletion>,
+    /// Who uses each class, and what it costs; only if no Service was requested by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassUsage>,
+    /// The estimated cost of all classes that are billed, in US dollars.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monthly_cost: Option<f64>,
 }
 
 /// One Service.
@@ -52,6 +60,9 @@ pub struct ServiceStatus {
     pub since: Option<Timestamp>,
     /// Why it is not `Ready`; empty if it is.
     pub why: String,
+    /// It has the finalizer of a class of Ballast.
+    #[serde(skip)]
+    pub held: bool,
     /// The ports that it listens on.
     pub ports: Vec<PortLine>,
     /// `Cluster` or `Local`.
@@ -115,17 +126,6 @@ pub struct EventLine {
     pub count: i32,
 }
 
-/// What this command needs of the classes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Classes {
-    /// The provider of each class by name; `None` if the user may not read classes.
-    known: Option<BTreeMap<String, Option<String>>>,
-    /// The default class.
-    default: Option<String>,
-    /// Classes with the drain switch on.
-    drained: Vec<String>,
-}
-
 /// The state of a Service in one word, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Standing {
@@ -168,15 +168,15 @@ pub fn named(services: &[Service], classes: &Classes, name: &str) -> Report {
     services.sort_by(|a, b| a.namespace.cmp(&b.namespace));
     Report {
         services,
-        unclaimed: Vec::new(),
+        ..Report::default()
     }
 }
 
-fn is_deleting(service: &Service) -> bool {
+pub(super) fn is_deleting(service: &Service) -> bool {
     service.metadata.deletion_timestamp.is_some()
 }
 
-fn spec_class(service: &Service) -> Option<&str> {
+pub(super) fn spec_class(service: &Service) -> Option<&str> {
     let spec = service.spec.as_ref()?;
     spec.load_balancer_class.as_deref()
 }
@@ -189,7 +189,7 @@ fn is_unclaimed(service: &Service) -> bool {
 }
 
 /// The Ballast class whose finalizer the Service has.
-fn holder(service: &Service) -> Option<&str> {
+pub(super) fn holder(service: &Service) -> Option<&str> {
     let finalizers = service.metadata.finalizers.as_deref().unwrap_or_default();
     finalizers.iter().find_map(|one| class_of_key(one))
 }
@@ -232,66 +232,6 @@ fn port_error(service: &Service, number: i32, protocol: &str) -> Option<String> 
     ports
         .find(|port| port.port == number && port.protocol == protocol && port.error.is_some())
         .and_then(|port| port.error.clone())
-}
-
-// === impl Classes ===
-
-impl Classes {
-    /// Reads the classes.
-    pub fn of(classes: &[DeserializeGuard<LoadBalancerClass>]) -> Self {
-        let mut known = BTreeMap::new();
-        let (mut default, mut drained) = (None, Vec::new());
-        for guard in classes {
-            let (name, status) = match &guard.0 {
-                Ok(class) => (class.metadata.name.clone(), class.status.as_ref()),
-                Err(broken) => (broken.metadata.name.clone(), None),
-            };
-            let name = name.unwrap_or_default();
-            let conditions = status.map(|status| status.conditions.as_slice());
-            let takes = |one: &Condition| one.type_ == "Default" && one.status == "True";
-            if conditions.unwrap_or_default().iter().any(takes) {
-                default = Some(name.clone());
-            }
-            if status.is_some_and(|status| status.draining.is_some()) {
-                drained.push(name.clone());
-            }
-            known.insert(name, status.and_then(|status| status.provider.clone()));
-        }
-        Self {
-            known: Some(known),
-            default,
-            drained,
-        }
-    }
-
-    /// The classes that create no load balancers because they are draining.
-    pub fn drained(&self) -> &[String] {
-        &self.drained
-    }
-
-    /// For a user who may not read classes.
-    pub fn unknown() -> Self {
-        Self::default()
-    }
-
-    fn is_missing(&self, class: &str) -> bool {
-        let known = self.known.as_ref();
-        known.is_some_and(|known| !known.contains_key(class))
-    }
-
-    fn provider(&self, class: &str) -> Option<String> {
-        self.known.as_ref()?.get(class)?.clone()
-    }
-
-    /// The Ballast class that serves the Service, or would.
-    fn serving(&self, service: &Service) -> Option<String> {
-        let named = spec_class(service).filter(|_| is_load_balancer(service));
-        if let Some(class) = named.and_then(class_of_key).or_else(|| holder(service)) {
-            return Some(class.to_owned());
-        }
-        let open = is_load_balancer(service) && !is_deleting(service) && named.is_none();
-        self.default.clone().filter(|_| open)
-    }
 }
 
 // === impl ServiceStatus ===
@@ -350,6 +290,7 @@ impl ServiceStatus {
             state: standing.state,
             since: standing.since,
             why: standing.why,
+            held: holder(service).is_some(),
             ports: ports(service),
             traffic_policy: spec.and_then(|spec| spec.external_traffic_policy.clone()),
             conditions,

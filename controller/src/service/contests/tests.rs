@@ -314,7 +314,7 @@ fn every_part_that_is_ours_counts_and_nothing_else() {
         }),
         ("order of conditions", false, |it| it.conditions.reverse()),
         ("a finalizer of somebody else", false, |it| {
-            it.other_finalizers = true;
+            it.other_finalizers = Some("a/b".into());
         }),
     ];
     for (what, counts, edit) in edits {

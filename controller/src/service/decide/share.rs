@@ -9,7 +9,8 @@ use ballast_provider::{Key, LoadBalancer, Provider, Reason, Refusal};
 
 use super::endpoints::member;
 use super::keep::accepted_before;
-use super::{World, held_elsewhere, stale_holder, usable, waits_for_a_place};
+use super::quota::waits_for_a_place;
+use super::{World, held_elsewhere, stale_holder, usable};
 use crate::class::ClassView;
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::ledger::{Ledger, Port};

@@ -43,7 +43,7 @@ impl Performer {
                 };
                 return match self.wait_for_pool(served, refusal) {
                     Some(wait) => Outcome::Pending(wait),
-                    None => self.failed(served, &error).await,
+                    None => self.failed(served, &error, false).await,
                 };
             }
         };
@@ -58,7 +58,7 @@ impl Performer {
         else {
             let silent =
                 ProviderError::transient("the provider reported no state for this Service");
-            return self.failed(served, &silent).await;
+            return self.failed(served, &silent, false).await;
         };
         let report = Report {
             key: &balancer.key,

@@ -2,7 +2,7 @@
 //! that have moved to another balancer. Does I/O; cancelling a call has the same effect as a
 //! crash.
 
-use ballast_provider::{Key, Provider, ProviderError, Released, Removal, ServiceId};
+use ballast_provider::{Key, Provider, ProviderError, Reason, Released, Removal, ServiceId};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::info;
@@ -14,6 +14,7 @@ use crate::cluster::ledger::Entry;
 use crate::cluster::view::{Name, ServiceView};
 use crate::cluster::writer::{WriteError, Written};
 use crate::service::contests::{Purpose, Step};
+use crate::service::deletion::{EXPLAINED, progress};
 use crate::service::status::{self, Desired, Event};
 
 // === impl Performer ===
@@ -39,7 +40,7 @@ impl Performer {
                     info!(service = %id, class, %key, "left its former load balancer");
                     Outcome::Ensured
                 }
-                Ok(Released::InProgress { retry_after }) => Outcome::Pending(retry_after),
+                Ok(Released::InProgress { retry_after, .. }) => Outcome::Pending(retry_after),
                 Err(error) => self.provider_failed(id, class, &error, provider.traits()),
             };
             outcome = outcome.and(left);
@@ -98,6 +99,7 @@ impl Performer {
                     }
                 }
                 self.ledger.forget(&service.id, class);
+                self.releases_nothing(service);
                 // Only now: a retry is not another release.
                 if step == Some(Step::New) {
                     self.recorder.event(&service.id, Event::Deleted);
@@ -105,23 +107,34 @@ impl Performer {
                 info!(service = %service.id, class, "released");
                 Outcome::Released
             }
-            Ok(Released::InProgress { retry_after }) => {
+            Ok(Released::InProgress {
+                retry_after,
+                waits_for,
+            }) => {
                 let work = Work {
                     began,
                     slow: SLOW,
                     event: Event::Deleting,
                 };
                 let wait = self.announce_if_slow(service, class, work, retry_after);
-                let Some(drained) = drained else {
-                    return Outcome::Pending(wait);
+                let why = progress(waits_for.as_deref());
+                let waited = self.waits(service, class, Reason::Releasing, &why);
+                let desired = match drained {
+                    Some(drained) if waited < EXPLAINED => Desired::draining(
+                        service,
+                        drained,
+                        "The load balancer is being released".to_owned(),
+                    ),
+                    Some(drained) => Desired::draining(service, drained, why),
+                    None if waited < EXPLAINED => return Outcome::Pending(wait),
+                    None => Desired::releasing(service, class, served.claim, why),
                 };
-                let desired = Desired::draining(service, drained);
                 outcome_of(
                     &self.publish(service, &desired).await,
                     Outcome::Pending(wait),
                 )
             }
-            Err(error) => self.failed(served, &error).await,
+            Err(error) => self.failed(served, &error, true).await,
         }
     }
 
@@ -130,7 +143,7 @@ impl Performer {
     async fn remove_marks(&self, served: &Served<'_>) -> Result<Option<Step>, WriteError> {
         let Served { service, class, .. } = *served;
         let patch = match served.refusal {
-            None => status::released_patch(service, class),
+            None => status::released_patch(service, class, Timestamp::now()),
             Some(drained) => status::drained_patch(service, class, drained, Timestamp::now()),
         };
         let Some(patch) = patch else {
@@ -188,7 +201,7 @@ impl Performer {
                 self.ledger.forget(&entry.id, &entry.class);
                 Outcome::Released
             }
-            Ok(Released::InProgress { retry_after }) => Outcome::Pending(retry_after),
+            Ok(Released::InProgress { retry_after, .. }) => Outcome::Pending(retry_after),
             Err(error) => self.provider_failed(&entry.id, &entry.class, &error, provider.traits()),
         }
     }

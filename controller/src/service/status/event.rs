@@ -15,6 +15,13 @@ pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Even
     if let Some(refused) = refused.filter(|condition| condition.status == "False")
         && difference.changes(ACCEPTED)
     {
+        // That other Services use the places is no transition.
+        let before = service.condition(ACCEPTED);
+        if refused.reason == Reason::QuotaExceeded
+            && before.is_some_and(|it| it.status == "False" && it.reason == refused.reason.as_str())
+        {
+            return None;
+        }
         return Some(Event::sync_failed(&refused.message));
     }
     let programmed = desired.programmed.as_ref()?;
@@ -31,7 +38,7 @@ pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Even
         (_, Reason::NoEndpoints) => (changed && was_programmed).then_some(Event::NoEndpoints),
         // A new address is not announced at first.
         (_, Reason::NotAnnounced) => (changed && was_programmed).then_some(Event::Unavailable),
-        (_, Reason::Provisioning | Reason::Releasing) => None,
+        (_, Reason::Provisioning | Reason::Releasing | Reason::Released) => None,
         // Another time at which the wait ends is no transition.
         (_, Reason::Throttled)
             if before.is_some_and(|it| it.reason == Reason::Throttled.as_str()) =>
@@ -72,6 +79,8 @@ pub enum Event {
     Ensured,
     /// A release that takes longer than a moment.
     Deleting,
+    /// A release that takes long; the note says what it waits for.
+    DeletionWaits(String),
     /// The load balancer is released.
     Deleted,
     /// There are no targets.
@@ -112,6 +121,7 @@ impl Event {
             Self::Ensuring => "EnsuringLoadBalancer",
             Self::Ensured => "EnsuredLoadBalancer",
             Self::Deleting => "DeletingLoadBalancer",
+            Self::DeletionWaits(_) => "LoadBalancerDeletionWaits",
             Self::Deleted => "DeletedLoadBalancer",
             Self::Unavailable | Self::NoEndpoints => "UnAvailableLoadBalancer",
             Self::SyncFailed(_) => "SyncLoadBalancerFailed",
@@ -135,6 +145,7 @@ impl Event {
             Self::SyncFailed(message)
             | Self::Contested(message)
             | Self::Changed(message)
+            | Self::DeletionWaits(message)
             | Self::Orphaned(message)
             | Self::IdentityShared(message) => message,
             Self::Moved(moved) => &moved.note,
@@ -149,6 +160,7 @@ impl Event {
             | Self::SyncFailed(_)
             | Self::Contested(_)
             | Self::Changed(_)
+            | Self::DeletionWaits(_)
             | Self::Orphaned(_)
             | Self::IdentityShared(_) => "Warning",
             Self::Moved(moved) if moved.is_failure => "Warning",

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Desired, Difference};
+use crate::cluster::conditions::PROGRAMMED;
 use crate::cluster::view::{STANDARD_FINALIZER, ServiceView};
 
 /// The patch before the first effect: the class's finalizer (and for a class-less
@@ -54,8 +55,9 @@ pub fn patch(service: &ServiceView, desired: &Desired, now: Timestamp) -> Option
 
 /// The patch after a release. It removes our finalizers and, if the object stays, our
 /// conditions. A deleted Service stays while it has finalizers of others: its address is
-/// released, so the patch removes that, too. `None` if there is nothing to remove.
-pub fn released_patch(service: &ServiceView, class: &str) -> Option<Value> {
+/// released, so the patch removes that, too, and one condition says who holds it. `None` if there
+/// is nothing to remove.
+pub fn released_patch(service: &ServiceView, class: &str, now: Timestamp) -> Option<Value> {
     let mut finalizers = Vec::new();
     if service.is_held_by(class) {
         finalizers.push(class_key(class));
@@ -65,9 +67,9 @@ pub fn released_patch(service: &ServiceView, class: &str) -> Option<Value> {
     if service.standard_finalizer && standard_is_ours {
         finalizers.push(STANDARD_FINALIZER.to_owned());
     }
-    let stays = !service.deleting || service.other_finalizers;
+    let stays = !service.deleting || service.other_finalizers.is_some();
     let status = if stays {
-        bare_status(service)
+        bare_status(service, now)
     } else {
         json!({})
     };
@@ -120,17 +122,31 @@ pub fn drained_patch(
 }
 
 /// The patch that removes our conditions from a Service that is not ours any more, and the
-/// address if the Service is deleted and stays.
-pub fn clean_patch(service: &ServiceView) -> Value {
-    json!({"metadata": {"uid": &*service.id.uid}, "status": bare_status(service)})
+/// address if the Service is deleted and stays. Then one condition says who holds it. `None` if
+/// there is nothing to change.
+pub fn clean_patch(service: &ServiceView, now: Timestamp) -> Option<Value> {
+    let status = bare_status(service, now);
+    let patch = || json!({"metadata": {"uid": &*service.id.uid}, "status": status});
+    (!is_empty(&status)).then(patch)
 }
 
-/// Nothing of ours. Only a deleted Service loses its address: on any other, the API server
-/// removes it with the type, or it can be another controller's by now.
-fn bare_status(service: &ServiceView) -> Value {
+/// Nothing of ours, but for who holds a deleted Service. Only a deleted Service loses its
+/// address: on any other, the API server removes it with the type, or it can be another
+/// controller's by now.
+fn bare_status(service: &ServiceView, now: Timestamp) -> Value {
     let mut status = json!({});
-    if !service.conditions.is_empty() {
-        status["conditions"] = dropped_conditions(service).into();
+    let held = Desired::held(service);
+    let difference = held.difference(service);
+    let mut conditions: Vec<Value> = difference
+        .changed
+        .iter()
+        .map(|fields| fields.to_json(service, now))
+        .collect();
+    let stays = |kind: &str| held.programmed.is_some() && kind == PROGRAMMED;
+    let dropped = service.conditions.iter().filter(|it| !stays(&it.kind));
+    conditions.extend(dropped.map(|it| dropped_condition(&it.kind)));
+    if !conditions.is_empty() {
+        status["conditions"] = conditions.into();
     }
     if service.deleting && service.is_load_balancer && publishes(service) {
         status["loadBalancer"] = json!({"ingress": null});
@@ -144,13 +160,6 @@ fn publishes(service: &ServiceView) -> bool {
 
 fn is_empty(status: &Value) -> bool {
     status.as_object().is_some_and(serde_json::Map::is_empty)
-}
-
-fn dropped_conditions(service: &ServiceView) -> Vec<Value> {
-    let kinds = service.conditions.iter();
-    kinds
-        .map(|condition| dropped_condition(&condition.kind))
-        .collect()
 }
 
 fn dropped_condition(kind: &str) -> Value {

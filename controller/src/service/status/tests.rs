@@ -314,7 +314,7 @@ fn times_move_only_with_the_status() {
 #[test]
 fn a_release_takes_off_what_is_ours() {
     let finalizers = |service: &ServiceView| {
-        released_patch(service, "local").unwrap()["metadata"]["$deleteFromPrimitiveList/finalizers"]
+        released_patch(service, "local", second(9)).unwrap()["metadata"]["$deleteFromPrimitiveList/finalizers"]
             .clone()
     };
     let ours = json!(["ballast.dev/local"]);
@@ -332,10 +332,14 @@ fn a_release_takes_off_what_is_ours() {
 
 #[test]
 fn conditions_go_where_the_object_stays() {
-    let dropped = |service: &ServiceView| released_patch(service, "local")?.get("status").cloned();
+    let dropped = |service: &ServiceView| {
+        released_patch(service, "local", second(9))?
+            .get("status")
+            .cloned()
+    };
     assert_eq!(dropped(&settled().held_by(&["local"]).deleting()), None);
     assert_eq!(
-        released_patch(&web().deleting(), "local"),
+        released_patch(&web().deleting(), "local", second(9)),
         None,
         "nothing to take off"
     );
@@ -344,7 +348,7 @@ fn conditions_go_where_the_object_stays() {
         json!([{"type": ACCEPTED, "$patch": "delete"}, {"type": PROGRAMMED, "$patch": "delete"}])
     );
     assert_eq!(
-        clean_patch(&settled())["status"]["conditions"]
+        clean_patch(&settled(), second(9)).unwrap()["status"]["conditions"]
             .as_array()
             .unwrap()
             .len(),

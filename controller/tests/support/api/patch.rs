@@ -192,7 +192,8 @@ fn is_taken_back(api: &Api, object: &Value, patch: &Value) -> bool {
     let clears = balancer.is_some_and(|it| it.get("ingress") == Some(&Value::Null));
     let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
     let all = object["status"]["conditions"].as_array();
-    let nothing_said = all.is_none_or(Vec::is_empty);
+    // Nothing, but for who else holds it.
+    let nothing_said = all.is_none_or(|all| all.iter().all(|it| it["reason"] == "Released"));
     let says = all.into_iter().flatten().any(|it| {
         it["type"] == "ballast.dev/Accepted"
             && it["status"] == "False"

@@ -432,9 +432,10 @@ impl Provider for CloudProvider {
             .get(&name)
             .and_then(|lb| lb.gone_at);
         if gone.is_some_and(|at| at > Instant::now()) {
-            return Ok(Released::InProgress {
-                retry_after: Duration::from_secs(1),
-            });
+            return Ok(Released::waits(
+                Duration::from_secs(1),
+                format!("load balancer {name}: the cloud is deleting it"),
+            ));
         }
         self.mutate("delete", &id.uid, name.clone(), |state| {
             state.balancers.remove(&name)

@@ -79,6 +79,7 @@ impl Inner {
         let ids = Ids::default();
         let mut cleaned = Cleaned::default();
         let mut refused = Vec::new();
+        let mut in_use = None;
         let (mut pause, longest) = CLEANUP;
         if let Some(before) = &record.cleanup {
             pause = before.pause * 2;
@@ -108,6 +109,9 @@ impl Inner {
             cleaned.left = Some(pause);
             if why.cause.uncertain() {
                 record.doubt();
+            }
+            if why.cause == Cause::InUse {
+                in_use = in_use.or_else(|| still_used(call));
             }
             if let Some(remark) = remark(call, &why, times) {
                 if times == USUAL + 1 {
@@ -143,9 +147,26 @@ impl Inner {
             pause,
             times,
             refused,
+            in_use,
         });
         cleaned
     }
+}
+
+/// What a release waits for while AWS says that it is in use. The same for each try.
+fn still_used(call: &Call) -> Option<String> {
+    Some(match call {
+        Call::DeleteLoadBalancer { load_balancer } => {
+            format!("load balancer {load_balancer}: AWS still changes or deletes it")
+        }
+        Call::DeleteTargetGroup { target_group } => format!(
+            "target group {target_group}: AWS says that it is in use, as long as it forgets the load balancer"
+        ),
+        Call::DeleteSecurityGroup { security_group } => format!(
+            "security group {security_group}: AWS says that it is in use. The network interfaces of a deleted load balancer stay for about a minute; after that a rule of another security group may name it"
+        ),
+        _ => return None,
+    })
 }
 
 /// What the owner of a Service should know of something that could not be deleted. `None`: nothing; it

@@ -162,6 +162,8 @@ pub(super) struct Leftover {
     /// What AWS does not delete, and why; for the owner of the Service. What is only in use for a while is not
     /// here.
     pub(super) refused: Vec<String>,
+    /// The first object that is only in use for a while.
+    pub(super) in_use: Option<String>,
 }
 
 /// What its health depends on.
@@ -348,6 +350,11 @@ impl Record {
         refused.first().map(String::as_str)
     }
 
+    /// What a clean-up waits for while all goes as it should.
+    pub(super) fn waits_for(&self) -> Option<String> {
+        self.cleanup.as_ref()?.in_use.clone()
+    }
+
     /// A creation of which nobody knows what it has made.
     pub(super) fn tried(&mut self, call: &Call) {
         match call {
@@ -464,6 +471,7 @@ mod tests {
             due,
             pause: Duration::from_secs(15),
             refused: Vec::new(),
+            in_use: None,
         });
         assert_eq!(record.turn_at(now), Some(due));
         record.doubt();

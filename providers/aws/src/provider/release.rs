@@ -74,7 +74,16 @@ impl Inner {
         // deletes it later.
         match self.close(client).await {
             Closed::Done => Ok(Released::Gone),
-            Closed::Later(retry_after) => Ok(Released::InProgress { retry_after }),
+            Closed::Later(retry_after) => {
+                let group = self.network().backend.id();
+                let group = group.unwrap_or_else(|| self.backend_name());
+                Ok(Released::waits(
+                    retry_after,
+                    format!(
+                        "security group {group} of the class: it goes with the last Service, and AWS has not let it go yet"
+                    ),
+                ))
+            }
             Closed::Stuck => {
                 self.polls.notify_one();
                 Ok(Released::Gone)
@@ -155,11 +164,9 @@ impl Inner {
         match self.execute(client, record, calls, "").await {
             Ended::Done => {}
             Ended::Stale => {
-                return Ok(Some(Released::InProgress {
-                    retry_after: Duration::ZERO,
-                }));
+                return Ok(Some(Released::later(Duration::ZERO)));
             }
-            Ended::Failed(why) => return Err(error(&why)),
+            Ended::Failed(why) => return Err(blocked(&why, calls)),
         }
         let cleaned = self
             .clean_up(client, record, unused, Cleaning::OfRelease)
@@ -173,7 +180,10 @@ impl Inner {
         // Its status says what keeps it for longer than usual.
         match record.stuck() {
             Some(why) => Err(ProviderError::transient(why)),
-            None => Ok(Some(Released::InProgress { retry_after })),
+            None => Ok(Some(Released::InProgress {
+                retry_after,
+                waits_for: record.waits_for(),
+            })),
         }
     }
 
@@ -219,9 +229,7 @@ impl Inner {
             match self.execute(client, &mut record, &calls, "").await {
                 Ended::Done => {}
                 Ended::Stale => {
-                    return Ok(Released::InProgress {
-                        retry_after: Duration::ZERO,
-                    });
+                    return Ok(Released::later(Duration::ZERO));
                 }
                 Ended::Failed(why) => return Err(error(&why)),
             }
@@ -271,4 +279,20 @@ fn objects(observed: &Observed, are: impl Fn(&Tags) -> bool) -> Vec<Ref> {
         .filter(|(_, tags)| are(tags))
         .map(|(id, _)| Ref::Known(id.clone()))
         .collect()
+}
+
+/// Why a release does not go on. AWS's message need not name the load balancer that it protects.
+fn blocked(why: &CallError, calls: &[Call]) -> ProviderError {
+    let arn = calls.iter().find_map(|call| match call {
+        Call::DeleteLoadBalancer { load_balancer } => Some(load_balancer),
+        _ => None,
+    });
+    match (why.cause, arn) {
+        (Cause::Protected, Some(arn)) if !why.message.contains(arn.as_str()) => {
+            let mut named = why.clone();
+            named.message = format!("{}: {arn}", why.message);
+            error(&named)
+        }
+        _ => error(why),
+    }
 }

@@ -254,7 +254,7 @@ async fn changes_without_a_pause_hold_up_no_deletion() {
         loop {
             match provider.release(&shop.id, &key, Removal::Delete).await {
                 Ok(Released::Gone) => return began.elapsed(),
-                Ok(Released::InProgress { retry_after })
+                Ok(Released::InProgress { retry_after, .. })
                 | Err(ProviderError::Throttled { retry_after }) => sleep(retry_after).await,
                 Err(why) => panic!("{why}"),
             }

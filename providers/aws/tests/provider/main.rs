@@ -24,6 +24,7 @@ mod names;
 mod network;
 mod notes;
 mod pods;
+mod preview;
 mod quiet;
 mod regressions;
 mod rules;

@@ -135,9 +135,7 @@ async fn a_tag_to_keep_it_wins_over_a_deletion() {
     settle(&provider, &web).await.unwrap();
     // The provider has no reason to look again before it deletes.
     edit_tag(&bed, KEEP, Some("audit"));
-    delete(&provider, &web, |by| bed.fake.advance(by))
-        .await
-        .unwrap();
+    delete(&bed, &provider, &web).await;
     let all = bed.fake.snapshot();
     assert_eq!(all.load_balancers.len(), 1);
     assert_eq!(all.target_groups.len(), 1);

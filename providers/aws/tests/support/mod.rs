@@ -260,7 +260,7 @@ pub(crate) async fn delete(
     for _ in 0..20 {
         match provider.release(&service.id, &key, Removal::Delete).await? {
             Released::Gone => return Ok(()),
-            Released::InProgress { retry_after } => pause(retry_after),
+            Released::InProgress { retry_after, .. } => pause(retry_after),
         }
     }
     Err(ProviderError::transient("it is never gone"))

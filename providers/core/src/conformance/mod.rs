@@ -17,6 +17,7 @@ mod moves;
 mod rewind;
 mod run;
 mod support;
+mod waits;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -157,7 +158,7 @@ pub type Outcome = Result<(), Failure>;
 pub type Check = for<'a> fn(&'a dyn Lab) -> BoxFuture<'a, Outcome>;
 
 /// All checks, by name.
-pub const CHECKS: [(&str, Check); 22] = [
+pub const CHECKS: [(&str, Check); 23] = [
     ("ensure_twice_is_ensure_once", |lab| {
         Box::pin(checks::ensure_twice_is_ensure_once(lab))
     }),
@@ -208,6 +209,9 @@ pub const CHECKS: [(&str, Check); 22] = [
     }),
     ("what_is_retained_stays", |lab| {
         Box::pin(checks::what_is_retained_stays(lab))
+    }),
+    ("a_release_says_what_it_waits_for", |lab| {
+        Box::pin(waits::a_release_says_what_it_waits_for(lab))
     }),
     ("every_field_is_honoured_or_named", |lab| {
         Box::pin(support::every_field_is_honoured_or_named(lab))

@@ -16,7 +16,7 @@ async fn a_correct_provider_passes() {
 }
 
 /// The check that finds each defect. Every check is in the list.
-const FOUND_BY: [(&str, Defect); 28] = [
+const FOUND_BY: [(&str, Defect); 29] = [
     ("ensure_twice_is_ensure_once", Defect::WritesAlways),
     ("retarget_twice_is_retarget_once", Defect::RetargetsAlways),
     ("a_restart_changes_nothing", Defect::WritesAfterRestart),
@@ -45,6 +45,7 @@ const FOUND_BY: [(&str, Defect); 28] = [
     ("the_inventory_is_complete", Defect::ListsOnlyTheFirst),
     ("the_inventory_is_complete", Defect::ListsForeign),
     ("nothing_foreign_is_touched", Defect::AdoptsByName),
+    ("a_release_says_what_it_waits_for", Defect::CountsWaits),
     ("what_is_retained_stays", Defect::DeletesRetained),
     ("what_is_retained_stays", Defect::ForgetsRetained),
     (

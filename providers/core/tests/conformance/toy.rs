@@ -5,8 +5,10 @@ mod cloud;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_provider::conformance::Object;
@@ -50,6 +52,8 @@ pub(crate) enum Defect {
     ListsForeign,
     /// It takes an object by its name, whatever its tags.
     AdoptsByName,
+    /// What a release waits for differs on each try.
+    CountsWaits,
     /// `Removal::Retain` deletes.
     DeletesRetained,
     /// What was retained stays so, although its Service wants it again.
@@ -86,6 +90,7 @@ pub(crate) struct Toy {
     published: Mutex<BTreeMap<IpAddr, String>>,
     /// Members that this instance knows of.
     known: Arc<Mutex<BTreeSet<String>>>,
+    releases: AtomicU64,
 }
 
 // === impl Toy ===
@@ -100,6 +105,7 @@ impl Toy {
             written: Mutex::default(),
             published: Mutex::default(),
             known: Arc::default(),
+            releases: AtomicU64::default(),
         }
     }
 
@@ -413,6 +419,12 @@ impl Provider for Toy {
         key: &Key,
         removal: Removal,
     ) -> Result<Released, ProviderError> {
+        if self.defect == Defect::CountsWaits {
+            let tries = self.releases.fetch_add(1, Ordering::Relaxed);
+            if tries < 20 {
+                return Ok(Released::waits(Duration::ZERO, format!("try {tries}")));
+            }
+        }
         let key = key.to_string();
         let object = self.member_name(&key, id);
         self.known.lock().unwrap().remove(&object);

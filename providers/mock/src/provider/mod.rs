@@ -316,9 +316,10 @@ impl Inner {
             Ok(true) => {}
             Ok(false) => {
                 self.cache().releasing(&name);
-                return Ok(Released::InProgress {
-                    retry_after: RELEASE_RETRY,
-                });
+                return Ok(Released::waits(
+                    RELEASE_RETRY,
+                    format!("load balancer {name}: the mock cloud is deleting it"),
+                ));
             }
             Err(failed) => self.absent_or(&name, failed)?,
         }

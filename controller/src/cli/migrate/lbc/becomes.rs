@@ -178,7 +178,7 @@ fn read(service: &Service) -> Annotations {
 }
 
 /// What the API server adds to a manifest.
-fn filled(spec: &ServiceSpec) -> ServiceSpec {
+pub(in crate::cli) fn filled(spec: &ServiceSpec) -> ServiceSpec {
     let mut spec = spec.clone();
     if spec.allocate_load_balancer_node_ports != Some(false) {
         let ports = spec.ports.iter_mut().flatten();

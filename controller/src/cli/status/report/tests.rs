@@ -334,6 +334,7 @@ fn the_shape_of_the_output_is_stable() {
     let report = Report {
         services: vec![web],
         unclaimed: vec!["shop/waits".to_owned()],
+        ..Report::default()
     };
     insta::assert_snapshot!(ballast_crds::to_yaml(&report).unwrap());
 }

@@ -100,7 +100,11 @@ fn a_drain_that_is_not_done_says_what_it_waits_for() {
     for (what, desired, reason) in [
         (
             "slow",
-            Desired::draining(&settled(), &drained()),
+            Desired::draining(
+                &settled(),
+                &drained(),
+                "The load balancer is being released".to_owned(),
+            ),
             Reason::Releasing,
         ),
         (

@@ -4,6 +4,7 @@
 use k8s_openapi::api::core::v1::Service;
 
 use super::*;
+use crate::cluster::conditions::rfc3339;
 
 /// As the API server has it after a successful ensure.
 fn stored() -> Value {
@@ -123,13 +124,19 @@ fn a_deleted_service_that_stays_publishes_nothing() {
         view(&service)
     };
     let status = |service: &ServiceView| {
-        let patch = released_patch(service, "local");
+        let patch = released_patch(service, "local", second(9));
         patch.and_then(|patch| patch.get("status").cloned())
     };
     let bare = json!({
         "conditions": [
+            {
+                "type": PROGRAMMED,
+                "status": "False",
+                "reason": "Released",
+                "message": "Ballast has released the load balancer; the Service waits for finalizers of others: example.com/x",
+                "lastTransitionTime": rfc3339(second(9)),
+            },
             {"type": ACCEPTED, "$patch": "delete"},
-            {"type": PROGRAMMED, "$patch": "delete"},
         ],
         "loadBalancer": {"ingress": null},
     });
@@ -142,5 +149,19 @@ fn a_deleted_service_that_stays_publishes_nothing() {
     ] {
         assert_eq!(status(&held(finalizers)), expected, "{finalizers:?}");
     }
-    assert_eq!(clean_patch(&held(&["example.com/x"]))["status"], bare);
+    let cleaned = |service: &ServiceView| clean_patch(service, second(9));
+    let patch = cleaned(&held(&["example.com/x"])).unwrap();
+    assert_eq!(patch["status"], bare);
+    // It is said once, and anew when others hold it.
+    let mut said =
+        Desired::held(&held(&["example.com/x"])).applied_to(&web().deleting(), second(9));
+    said.other_finalizers = Some("example.com/x".into());
+    assert_eq!(cleaned(&said), None);
+    said.other_finalizers = Some("example.com/y".into());
+    let patch = cleaned(&said).unwrap();
+    let message = &patch["status"]["conditions"][0]["message"];
+    assert!(
+        message.as_str().unwrap().ends_with("example.com/y"),
+        "{patch}"
+    );
 }

@@ -138,7 +138,7 @@ fn it_goes_with_a_refusal_and_stays_with_a_failure() {
         let has = after.condition("ballast.dev/Announced").is_some();
         assert_eq!(has, stays, "{what}");
     }
-    let released = released_patch(&service.cluster_ip(), "local").unwrap();
+    let released = released_patch(&service.cluster_ip(), "local", second(9)).unwrap();
     let dropped = released["status"]["conditions"].as_array().unwrap().iter();
     assert!(
         dropped
