@@ -32,10 +32,12 @@ use self::changes::Told;
 pub use self::client::EndpointError;
 use self::client::{Client, Failed, Listed};
 pub use self::token::Token;
-use crate::api::{Code, LoadBalancerView, Position, Problem, TagPatch, TargetSetBody};
+use crate::api::{
+    Code, LifecycleState, LoadBalancerView, Position, Problem, TagPatch, TargetSetBody,
+};
 
 /// The time between two checks of a deletion, unless the stream reports its end earlier.
-const RELEASE_RETRY: Duration = Duration::from_secs(1);
+const RELEASE_RETRY: Duration = Duration::from_secs(3);
 
 /// The load balancers of one class on a mock cloud.
 pub struct MockProvider {
@@ -81,6 +83,11 @@ impl MockProvider {
         exclusion: Exclusion::UnlessAll,
         ..Traits::CLOUD
     };
+
+    /// The name in the cloud of a Service's load balancer.
+    pub fn name_of(mark: &Mark, id: &ServiceId) -> String {
+        shape::name_of(mark, id)
+    }
 
     /// A client of the mock cloud at `endpoint`, such as `http://127.0.0.1:8111`. Makes no
     /// call.
@@ -234,19 +241,32 @@ impl Inner {
     async fn delete(&self, id: &ServiceId) -> Result<Released, Failed> {
         let name = shape::name_of(&self.mark, id);
         let _flight = self.fly(&name);
-        match self.client.delete(&name).await {
-            Ok(true) => {}
-            Ok(false) => {
-                self.cache().releasing(&name);
-                return Ok(Released::InProgress {
-                    retry_after: RELEASE_RETRY,
-                });
-            }
-            Err(failed) => self.absent_or(&name, failed)?,
+        if !self.is_deleted(&name).await? {
+            self.cache().releasing(&name);
+            return Ok(Released::InProgress {
+                retry_after: RELEASE_RETRY,
+            });
         }
         self.cache().forget(&name);
         self.cache().release(&name, &id.uid);
         Ok(Released::Gone)
+    }
+
+    /// Begins a deletion, or looks how far it is: the cloud limits changing calls, and a look is
+    /// none. With a call for each look, many deletions would slow each other down.
+    async fn is_deleted(&self, name: &str) -> Result<bool, Failed> {
+        if self.cache().is_releasing(name) {
+            match self.look(name).await {
+                Ok(Some(view)) if view.state == LifecycleState::Deleting => return Ok(false),
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(true),
+                Err(failed) => return self.absent_or(name, failed).map(|()| true),
+            }
+        }
+        match self.client.delete(name).await {
+            Ok(gone) => Ok(gone),
+            Err(failed) => self.absent_or(name, failed).map(|()| true),
+        }
     }
 
     async fn retain(&self, id: &ServiceId) -> Result<Released, Failed> {
