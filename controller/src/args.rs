@@ -21,6 +21,7 @@ use crate::cli::{
 };
 use crate::pools::AddressBook;
 use crate::process::backoff::Backoff;
+use crate::process::identity::host_name;
 use crate::process::lease::{Config, Timing};
 use crate::process::program::LogArgs;
 use crate::run::Options;
@@ -308,14 +309,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
-
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .ok()
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "ballast".to_owned())
 }
 
 #[cfg(test)]

@@ -61,8 +61,9 @@ fn lines(command: &Command) -> Kube {
         | Command::Cleanup(_)
         | Command::Probe(_)
         | Command::Orphans(_)
-        | Command::Rebalance(_)
-        | Command::Teardown(_) => Kube::Nothing,
+        | Command::Rebalance(_) => Kube::Nothing,
+        // It can run a controller in its process, whose usual lines are for operators.
+        Command::Teardown(_) => Kube::Warnings,
         Command::Controller(_) | Command::Announcer(_) => Kube::Connection,
         Command::MockCloud(_) => Kube::All,
     }

@@ -326,6 +326,8 @@ fn wrong_usage_is_status_2() -> Result<()> {
         vec!["teardown", "--timeout", "5m"],
         vec!["teardown", "--wait", "--timeout", "soon"],
         vec!["teardown", "--undo", "--wait"],
+        vec!["teardown", "--takeover"],
+        vec!["teardown", "--release-finalizers", "--wait"],
         vec!["rebalance", "--no-wait", "--timeout", "5m"],
         vec!["status", "--announcers", "--pools"],
     ] {

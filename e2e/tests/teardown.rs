@@ -2,6 +2,9 @@
 //! balancer is released and every Service stays, whatever happens in the meantime; and the way
 //! back.
 
+mod gitops;
+mod takeover;
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -281,9 +284,11 @@ fn rights_fit(site: &Site<'_>) -> Result<()> {
     }
     used.sort();
     let expected = [
+        "get configmaps/",
         "get leases/",
         "list loadbalancerclasses/",
         "list services/",
+        "patch configmaps/",
         "patch loadbalancerclasses/status",
     ];
     ensure!(used == expected, "{used:?}");

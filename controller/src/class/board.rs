@@ -64,13 +64,20 @@ impl Board {
         self.classes.subscribe()
     }
 
-    /// Replaces all class views.
+    /// Replaces all class views. The provider of a class that is gone, or that was deleted and
+    /// created again, is removed in the same step: nobody may see the new class with the old
+    /// provider, which would serve it before it was asked whether it drains.
     pub fn post_views(&self, views: Vec<Arc<ClassView>>) {
+        let mut seats = self.seats();
         self.edit(|classes| {
-            classes.views = views
-                .into_iter()
-                .map(|view| (view.name.clone(), view))
-                .collect();
+            let views = views.into_iter().map(|view| (view.name.clone(), view));
+            let before = std::mem::replace(&mut classes.views, views.collect());
+            for (name, view) in before {
+                if classes.get(&name).is_none_or(|now| now.uid != view.uid) {
+                    seats.taken.remove(&name);
+                    classes.instances.remove(&name);
+                }
+            }
         });
     }
 
@@ -154,6 +161,31 @@ mod tests {
     use super::*;
 
     /// Otherwise a class with new settings would be served by the provider of the old ones.
+    #[test]
+    fn a_class_that_is_created_again_has_no_provider_yet() {
+        let board = Board::new(Scope::All, Arc::default());
+        let post = |uid: Option<&str>| {
+            let view = |uid: &str| ClassView {
+                uid: uid.to_owned(),
+                ..ClassView::test("local")
+            };
+            let views = uid.map(|uid| Arc::new(view(uid)));
+            board.post_views(views.into_iter().collect());
+            board.snapshot().provider("local").is_some()
+        };
+        let ready = || Instance::Ready(Arc::new(crate::fixtures::PureProvider(&[])));
+        for (then, keeps) in [(Some("1"), true), (Some("2"), false), (None, false)] {
+            post(Some("1"));
+            let seat = board.seat("local");
+            seat.post(ready());
+            assert_eq!(post(then), keeps, "{then:?}");
+            seat.post(ready());
+            let posted = board.snapshot().provider("local").is_some();
+            assert_eq!(posted, keeps, "{then:?}: an old task");
+            post(None);
+        }
+    }
+
     #[test]
     fn a_task_that_was_replaced_posts_nothing() {
         let ledger = Arc::new(Ledger::default());

@@ -1,6 +1,6 @@
 //! The providers of the classes: one task per class, on the leader.
 //!
-//! A class task builds the provider, restores it from what Services publish, records in the
+//! A class task first inherits a recorded drain ([`drain`](super::drain)), then builds the provider, restores it from what Services publish, records in the
 //! ledger what the cloud holds, and sets the targets. A step that fails is tried again with the same
 //! provider, so that a step that takes long goes on where it was. Then the task follows two streams side by
 //! side: the targets (a wave of changes becomes one call; the latest wins) and the changes
@@ -47,6 +47,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::class::board::{Board, Seat};
+use crate::class::drain::{Drains, inherit};
 use crate::class::orphans::{self, Clock};
 use crate::class::patience::in_time;
 use crate::class::{ClassView, Classes, Instance};
@@ -55,6 +56,7 @@ use crate::cluster::ledger::Ledger;
 use crate::cluster::metrics::ProviderMetrics;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView, oldest_first};
+use crate::cluster::writer::Writer;
 use crate::process::backoff::Backoff;
 use crate::process::lease::Fence;
 use crate::process::queue::Queue;
@@ -104,9 +106,13 @@ pub struct Context {
     /// The UID of `kube-system`, and the name of the cluster for people.
     pub cluster: (String, String),
     /// Tells what this process writes from what any other one does ([`Mark::writer`]).
-    pub writer: String,
+    pub signature: String,
     /// The Services, as watched.
     pub services: Arc<Store<Name, ServiceView>>,
+    /// What drains, whatever the classes say.
+    pub drains: Drains,
+    /// Sets the drain switch.
+    pub writer: Writer,
     /// Where the state of providers is posted.
     pub board: Board,
     /// Where Services are woken.
@@ -130,6 +136,7 @@ pub struct Context {
 /// A provider that does not serve yet, and the steps that it has behind it.
 #[derive(Default)]
 struct Begun {
+    inherited: bool,
     provider: Option<Arc<dyn Provider>>,
     restored: bool,
     listed: bool,
@@ -347,6 +354,10 @@ async fn start(
     targets: &mut watch::Receiver<Eligible>,
     begun: &mut Begun,
 ) -> Result<(Arc<dyn Provider>, Eligible), ProviderError> {
+    if !begun.inherited {
+        inherit(&context.drains, &context.writer, &context.board, class).await?;
+        begun.inherited = true;
+    }
     let provider = match begun.provider.take() {
         Some(provider) => provider,
         None => build(context, class)?,
@@ -377,7 +388,7 @@ fn build(context: &Context, class: &ClassView) -> Result<Arc<dyn Provider>, Prov
         cluster: context.cluster.0.clone(),
         cluster_name: context.cluster.1.clone(),
         class: class.name.clone(),
-        writer: context.writer.clone(),
+        writer: context.signature.clone(),
     };
     context.factory.build(&settings, mark)
 }

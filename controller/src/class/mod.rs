@@ -5,10 +5,12 @@
 //! enforced here: a Service that no class claims is not touched.
 //!
 //! [`status`] writes the status of classes, [`instance`] runs their providers,
+//! [`drain`] keeps the drain of classes that are created again,
 //! [`contender`] looks for other service controllers, and [`board`] holds what they report.
 
 pub mod board;
 pub mod contender;
+pub mod drain;
 pub mod instance;
 pub mod orphans;
 pub mod patience;
@@ -225,6 +227,16 @@ impl ClassView {
         self.finalizers
             .iter()
             .any(|finalizer| finalizer == IN_USE_FINALIZER)
+    }
+
+    /// Whether its status says that Services use it.
+    pub fn reports_use(&self) -> bool {
+        status::reports_use(&self.status)
+    }
+
+    /// Whether its status says that its provider starts.
+    pub fn is_starting(&self) -> bool {
+        status::is_starting(&self.status)
     }
 
     /// Whether its addresses come from pools. Then the status of Services is the only record

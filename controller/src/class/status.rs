@@ -41,6 +41,9 @@ pub struct Usage {
     pub places: usize,
 }
 
+/// The reason while the provider of a class starts.
+const STARTING: &str = "Starting";
+
 /// What to do with the finalizer of a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
@@ -120,12 +123,38 @@ pub fn guard(class: &ClassView, usage: &Usage, ready: bool, closed: bool) -> Gua
     }
 }
 
-/// Whether a class is draining and still carries its finalizer.
+/// Whether a class is draining and still in use, or its status still says so.
 fn is_releasing(classes: &Classes) -> bool {
     let mut all = classes.views.values();
     all.any(|class| {
-        class.draining().is_some() && class.is_guarded() && classes.scope.owns(&class.name)
+        let used = class.is_guarded() || class.reports_use();
+        class.draining().is_some() && used && classes.scope.owns(&class.name)
     })
+}
+
+/// Whether a status says that Services use the class.
+pub fn reports_use(status: &LoadBalancerClassStatus) -> bool {
+    let mut all = status.conditions.iter();
+    all.any(|it| it.type_ == "InUse" && it.status == "True")
+}
+
+/// Whether a status says that the provider starts.
+pub fn is_starting(status: &LoadBalancerClassStatus) -> bool {
+    let mut all = status.conditions.iter();
+    all.any(|it| it.type_ == "Ready" && it.reason == STARTING)
+}
+
+/// Whether the published status of a draining class lacks something else that `ballast teardown`
+/// waits for: the last user is gone, or the cloud was looked at.
+fn has_news(
+    class: &ClassView,
+    classes: &Classes,
+    published: &LoadBalancerClassStatus,
+    usage: &Usage,
+) -> bool {
+    let unused = usage.held == 0 && reports_use(published);
+    let started = is_starting(published) && ready(class, classes).reason != STARTING;
+    class.draining().is_some() && (unused || started)
 }
 
 /// Whether the provider is starting and the class has a status from before. That status stays
@@ -223,7 +252,7 @@ fn ready(class: &ClassView, classes: &Classes) -> Condition {
         Some(Instance::Starting) | None => condition(
             "Ready",
             false,
-            "Starting",
+            STARTING,
             "The provider is starting".to_owned(),
         ),
     }

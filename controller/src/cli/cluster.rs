@@ -135,6 +135,13 @@ impl ClusterArgs {
         access.config.read_timeout = Some(ANSWER);
         Ok(access.client()?)
     }
+
+    /// The name of the cluster in the kubeconfig, or the URL of its server. People type it to
+    /// confirm that they mean this one.
+    pub fn name(&self) -> Result<String> {
+        let access = access::access(self.kubeconfig.as_deref(), self.context.as_deref())?;
+        Ok(access.cluster_name())
+    }
 }
 
 // === impl ReadError ===

@@ -375,6 +375,14 @@ fn named(error: BoxError, server: &str, plugin: Option<&ExecConfig>) -> BoxError
 // === impl Access ===
 
 impl Access {
+    /// The name of the cluster in the kubeconfig, or the URL of its server.
+    pub fn cluster_name(&self) -> String {
+        let Place {
+            cluster, server, ..
+        } = &self.place;
+        if cluster.is_empty() { server } else { cluster }.clone()
+    }
+
     /// A client whose errors name the server. It sends no request yet, but it runs the user's
     /// credential plugin.
     pub fn client(self) -> Result<Client, AccessError> {

@@ -47,6 +47,15 @@ pub fn is_inherited(object: &ObjectMeta, owner: &OwnerReference) -> bool {
     alike.any(|it| it.uid != owner.uid)
 }
 
+/// The name of this machine, for names of candidates.
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "ballast".to_owned())
+}
+
 /// Asks the API server until it answers. "No such API" counts as an answer.
 pub async fn identify(client: &Client, namespace: &str, gate: &Gate) -> Option<OwnerReference> {
     let api: Api<SelfSubjectReview> = Api::all(client.clone());

@@ -21,6 +21,9 @@ const LONGEST_NOTE: usize = 4_096;
 /// appears once.
 const SERVES: &str = ",kube_client::client=off,kube_client::client::tls=warn";
 
+/// The default log level.
+const USUAL: &str = "info";
+
 /// Flags that parse, but whose values are invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", causes(.0.as_ref()))]
@@ -35,7 +38,7 @@ pub struct LogArgs {
         long,
         global = true,
         env = "BALLAST_LOG",
-        default_value = "info",
+        default_value = USUAL,
         value_name = "FILTER"
     )]
     pub log: String,
@@ -69,6 +72,8 @@ pub enum Kube {
     Connection,
     /// None: the command says what went wrong.
     Nothing,
+    /// None, and of everything else only what is wrong, unless the user asks for more.
+    Warnings,
 }
 
 // === impl LogArgs ===
@@ -80,7 +85,8 @@ impl LogArgs {
         let filter = match kube {
             Kube::All => log.clone(),
             Kube::Connection => format!("{log}{SERVES}"),
-            Kube::Nothing => format!("{log},kube_client=off"),
+            Kube::Warnings if log == USUAL => "warn,kube_client=off".to_owned(),
+            Kube::Nothing | Kube::Warnings => format!("{log},kube_client=off"),
         };
         let filter = EnvFilter::try_new(filter)
             .with_context(|| format!("invalid --log \"{log}\""))

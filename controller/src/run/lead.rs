@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -16,6 +17,7 @@ use super::{Options, Shared};
 use crate::announcements::{Keeper, Leases};
 use crate::class::board::Board;
 use crate::class::contender::{self, LeaseName};
+use crate::class::drain::Drains;
 use crate::class::instance;
 use crate::class::status::writer::ClassStatus;
 use crate::cluster::ledger::Ledger;
@@ -55,6 +57,7 @@ struct LeaderTasks {
 pub(super) async fn lead(
     shared: &Shared,
     options: &Options,
+    owner: Option<OwnerReference>,
     fence: Fence,
     tasks: &mut JoinSet<Result<()>>,
 ) -> Result<Leading> {
@@ -75,7 +78,7 @@ pub(super) async fn lead(
     );
     let sender = tokio::spawn(sender.run());
     let led_before = fence.epoch() > Some(0);
-    let leader = leader_tasks(shared, options, cluster, fence, recorder);
+    let leader = leader_tasks(shared, options, (cluster, owner), fence, recorder);
     shared.queue.open();
     tasks.spawn(work(shared.clone(), leader, options.workers, led_before));
     Ok(Leading { sender })
@@ -84,7 +87,7 @@ pub(super) async fn lead(
 fn leader_tasks(
     shared: &Shared,
     options: &Options,
-    cluster: String,
+    (cluster, owner): (String, Option<OwnerReference>),
     fence: Fence,
     recorder: Recorder,
 ) -> LeaderTasks {
@@ -129,9 +132,12 @@ fn leader_tasks(
             class_missing: Missing::default(),
         }),
         instances: instance::Context {
+            drains: Drains::beside(shared.client.clone(), &options.lease)
+                .owned_by(owner.into_iter().collect()),
+            writer: writer.clone(),
             factory: Arc::clone(&options.factory),
             cluster: (cluster, options.cluster_name.clone()),
-            writer: format!("{:016x}", rand::random::<u64>()),
+            signature: format!("{:016x}", rand::random::<u64>()),
             services: Arc::clone(&shared.services),
             board: shared.board.clone(),
             queue: shared.queue.clone(),
@@ -249,7 +255,7 @@ fn open(shared: &Shared, led_before: bool) {
 }
 
 /// The identity of the cluster in tags: the UID of a namespace that cannot be deleted.
-async fn cluster_uid(client: &Client) -> Result<String> {
+pub(crate) async fn cluster_uid(client: &Client) -> Result<String> {
     let api: Api<Namespace> = Api::all(client.clone());
     let namespace = tokio::time::timeout(REQUEST_TIMEOUT, api.get("kube-system"))
         .await

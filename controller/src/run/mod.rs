@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use self::follow::follow;
+pub(crate) use self::lead::cluster_uid;
 use self::lead::{Leading, lead};
 use crate::announcements::Announcers;
 use crate::class::Scope;
@@ -160,7 +161,7 @@ pub async fn run(
         () = &mut shutdown => return Ok(Exit::Stopped),
         Some(task) = tasks.join_next() => return Err(died(task)),
     };
-    let lease = KubeLease::new(client, &options.lease.0, &options.lease.1).owned_by(owner);
+    let lease = KubeLease::new(client, &options.lease.0, &options.lease.1).owned_by(owner.clone());
     let election = Election::new(lease, options.election.clone());
     let (mut leadership, fence) = (election.leadership(), election.fence());
     let (resign, resigned) = oneshot::channel::<()>();
@@ -176,7 +177,7 @@ pub async fn run(
                 let leads = matches!(*leadership.borrow_and_update(), Leadership::Leading { .. });
                 shared.metrics.leader.set(leads);
                 if leads && leading.is_none() {
-                    match lead(&shared, &options, fence.clone(), &mut tasks).await {
+                    match lead(&shared, &options, owner.clone(), fence.clone(), &mut tasks).await {
                         Ok(tasks) => leading = Some(tasks),
                         Err(error) => break End::Died(error),
                     }

@@ -11,3 +11,4 @@ mod image;
 mod kind;
 mod kind_metal;
 mod restore;
+mod teardown;

@@ -9,6 +9,8 @@ use futures::stream::BoxStream;
 
 use super::*;
 use crate::class::Scope;
+use crate::cluster::metrics::WriteMetrics;
+use crate::cluster::writer::Requests;
 use crate::process::lease::{Config, Election, KubeLease, Timing};
 
 /// Its first build fails, and the next one panics.
@@ -132,13 +134,17 @@ async fn a_step_of_the_start_that_fails_is_tried_again_and_no_step_before_it() {
 
 fn context(factory: impl Factory + 'static) -> Context {
     let client = crate::fixtures::client(|_, _| async { crate::fixtures::failure(404) });
-    let lease = KubeLease::new(client, "kube-system", "ballast");
+    let lease = KubeLease::new(client.clone(), "kube-system", "ballast");
     let election = Election::new(lease, Config::new("test", Timing::default()).unwrap());
     let ledger = Arc::new(Ledger::default());
+    let names = ("kube-system".to_owned(), "ballast".to_owned());
+    let requests = Requests::new(client.clone(), WriteMetrics::default());
     Context {
+        drains: Drains::beside(client, &names),
+        writer: Writer::new(requests, election.fence()),
         factory: Arc::new(factory),
         cluster: ("uid".to_owned(), "test".to_owned()),
-        writer: "1".to_owned(),
+        signature: "1".to_owned(),
         services: Arc::default(),
         board: Board::new(Scope::All, Arc::clone(&ledger)),
         queue: Queue::new(Backoff::default()),

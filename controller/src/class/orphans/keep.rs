@@ -117,7 +117,7 @@ async fn survey(
     let steps = choose(context, class, &objects, policy, memory, now);
     let sign = Sign {
         at: now,
-        writer: context.writer.clone(),
+        writer: context.signature.clone(),
     };
     let sign = || Some(sign.to_string());
     // First the signs: whoever wrote the tag that is removed sees who removed it.
@@ -151,7 +151,7 @@ fn choose(
         exists: &exists,
         going: &|id| context.ledger.is_gone(id, class),
         newest: context.services.all().iter().map(|it| it.created).max(),
-        writer: &context.writer,
+        writer: &context.signature,
         policy,
         now,
     };

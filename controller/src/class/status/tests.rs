@@ -310,3 +310,47 @@ fn a_drained_class_says_so_at_once_and_leaves_the_switch_alone() {
     let sent = serde_json::to_value(own_part(&told)).unwrap();
     assert_eq!(sent.get("draining"), None, "{sent}");
 }
+
+/// `ballast teardown` believes this condition, because a tool can take the finalizer away.
+#[test]
+fn the_end_of_the_use_of_a_drained_class_is_reported_at_once() {
+    let used = Usage {
+        held: 1,
+        ..Usage::default()
+    };
+    let published = |class: &ClassView, usage: &Usage| {
+        let classes = Classes::test([class.clone()]);
+        report(class, &classes, usage, false, &[], second(1))
+    };
+    for (what, drains, before, now, expected) in [
+        ("still in use", true, &used, &used, false),
+        ("the last one is gone", true, &used, &Usage::default(), true),
+        (
+            "it was reported",
+            true,
+            &Usage::default(),
+            &Usage::default(),
+            false,
+        ),
+        (
+            "not drained, so nobody waits",
+            false,
+            &used,
+            &Usage::default(),
+            false,
+        ),
+    ] {
+        let class = ClassView::test("local");
+        let class = if drains { class.drains(None) } else { class };
+        let before = published(&class, before);
+        let classes = Classes::test([class.clone()]);
+        assert_eq!(has_news(&class, &classes, &before, now), expected, "{what}");
+        let mut bare = ClassView {
+            finalizers: Vec::new(),
+            ..class
+        };
+        bare.status.conditions = before.conditions;
+        let busy = drains && reports_use(&bare.status);
+        assert_eq!(is_releasing(&Classes::test([bare])), busy, "{what}");
+    }
+}

@@ -1,8 +1,8 @@
 //! The leader's one task that writes classes: [`super::report`] and [`super::guard`] choose what.
 //!
 //! It writes a finalizer at once, because Services wait for it, and a status at most once in
-//! [`PACE`] per class. `ballast teardown` writes the drain switch in that status; this task only
-//! reads it. The task can be cancelled at any point: it chooses again from what is published.
+//! [`PACE`] per class. `ballast teardown` and [`crate::class::drain`] write the drain switch in that
+//! status; this task only reads it. The task can be cancelled at any point: it chooses again from what is published.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    Guard, Usage, guard, is_releasing, is_restarting, own_part, report, reports_draining, usage,
+    Guard, Usage, guard, has_news, is_releasing, is_restarting, own_part, report, reports_draining,
+    usage,
 };
 use crate::class::board::Board;
 use crate::class::{ClassView, Classes, DefaultState, IN_USE_FINALIZER, Instance};
@@ -176,7 +177,8 @@ impl ClassStatus {
             self.guard(class, &classes, usage, memory).await;
             let last = memory.written.get(name);
             let published = last.map_or(&class.status, |last| &last.status);
-            let pressing = !reports_draining(class, published);
+            let pressing =
+                !reports_draining(class, published) || has_news(class, &classes, published, usage);
             // It is decided soon, and then one write has everything.
             if classes.default_state(class) == Some(DefaultState::Undecided)
                 || (!pressing && last.is_some_and(|last| last.at.elapsed() < PACE))

@@ -2,8 +2,10 @@
 //! choices.
 
 use ballast_crds::{Draining, LoadBalancerClass};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{ListParams, Patch, PatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
 use kube::{Api, Client};
 use serde_json::json;
@@ -11,6 +13,7 @@ use serde_json::json;
 use super::report::Cluster;
 use crate::cli::cluster::{ReadError, list};
 use crate::cluster::writer::MANAGER;
+use crate::process::identity::owner;
 
 /// The result of setting a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,16 @@ pub(super) async fn lease(
 ) -> Result<Option<Lease>, Box<kube::Error>> {
     let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
     Ok(api.get_opt(name).await?)
+}
+
+/// The `ServiceAccount` of this process, if it is one of this namespace.
+pub(super) async fn account(client: &Client, namespace: &str) -> Option<OwnerReference> {
+    let api: Api<SelfSubjectReview> = Api::all(client.clone());
+    let asked = api
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await;
+    let user = asked.ok()?.status?.user_info?;
+    owner(&user, namespace)
 }
 
 /// Sets the drain switch of a class, or removes it (`None`).

@@ -24,6 +24,7 @@ pub struct Pulse {
     /// When it last changed, by the command's own clock.
     changed: Duration,
     looks: u32,
+    changes: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,11 +71,18 @@ impl Pulse {
     /// Records the Lease as read at `now`, by the command's own clock.
     pub fn observe(&mut self, lease: Option<&Lease>, now: Duration) {
         let seen = Seen::of(lease);
-        if self.looks == 0 || self.seen.as_ref() != Some(&seen) {
+        let changed = self.seen.as_ref() != Some(&seen);
+        if self.looks == 0 || changed {
             self.changed = now;
         }
+        self.changes += u32::from(self.looks > 0 && changed);
         self.seen = Some(seen);
         self.looks = self.looks.saturating_add(1);
+    }
+
+    /// Whether it changed between two reads.
+    pub fn has_changed(&self) -> bool {
+        self.changes > 0
     }
 
     /// The state after all reads until `now`. `clock` is the time of day: after a single read,

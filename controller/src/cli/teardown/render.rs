@@ -1,8 +1,9 @@
 //! What `ballast teardown` prints for people. Pure.
 
-use super::report::{Left, Report, Selection, summary};
+use super::report::{Left, Report, Selection, Verdict, summary};
 use crate::cli::status::render::View;
 use crate::cli::text::{Cell, Table, Tone};
+use crate::cli::{NOBODY, NOT_YET};
 
 /// What is left, one line each.
 pub fn left(report: &Report, view: View<'_>) -> String {
@@ -69,15 +70,6 @@ pub fn missing(report: &Report, selection: &Selection) -> Option<String> {
     }
 }
 
-/// A progress line while nothing changes.
-pub fn waiting(report: &Report, lease: &(String, String)) -> String {
-    format!(
-        "waiting for {}; {}",
-        summary(report),
-        report.controller.told(lease)
-    )
-}
-
 /// The confirmation question.
 pub fn question(report: &Report) -> String {
     let services = report.left.iter().filter(|it| it.namespace.is_some());
@@ -90,4 +82,56 @@ pub fn question(report: &Report) -> String {
         "This drains {}. {what}; the Services stay. Continue? [y/N] ",
         classes(report)
     )
+}
+
+/// The question whether to do the work of the controller.
+pub fn take_over(report: &Report, lease: &(String, String)) -> String {
+    format!(
+        "{}, so nobody releases {}. Do it from here, with your rights in the cluster and the cloud credentials of your environment? [y/N] ",
+        report.controller.told(lease),
+        summary(report)
+    )
+}
+
+/// The last line, and the exit status. `drained`: there was a class; `took_over`: this command did
+/// the work of the controller.
+pub fn end(
+    report: &Report,
+    verdict: Verdict,
+    (drained, took_over): (bool, bool),
+    lease: &(String, String),
+    program: &str,
+) -> (String, u8) {
+    let rest = summary(report);
+    let told = report.controller.told(lease);
+    let again = format!("{program} teardown");
+    match verdict {
+        Verdict::Done if !drained => ("no LoadBalancerClass found; nothing to do".to_owned(), 0),
+        // A tool has deleted the classes, and may create them again.
+        Verdict::Done if report.classes.is_empty() => {
+            ("all load balancers are released".to_owned(), 0)
+        }
+        Verdict::Done => {
+            let classes = classes(report);
+            (format!("all load balancers of {classes} are released"), 0)
+        }
+        Verdict::Dead if took_over => (
+            format!(
+                "not released yet: {rest}. No controller is running, so the drain does not continue by itself; run this again: {again} --wait --takeover"
+            ),
+            NOBODY,
+        ),
+        Verdict::Dead => (
+            format!(
+                "not released: {rest}; {told}. The drain continues when a controller runs; then run this again: {again} --wait. To release them without a controller, with your own rights and cloud credentials: {again} --wait --takeover"
+            ),
+            NOBODY,
+        ),
+        Verdict::Left | Verdict::GoOn => (
+            format!(
+                "not released yet: {rest}; {told}. The drain continues; to wait for it: {again} --wait; to end it: {again} --undo"
+            ),
+            NOT_YET,
+        ),
+    }
 }

@@ -13,10 +13,13 @@ use kube::core::DeserializeGuard;
 use serde::Serialize;
 
 use super::pulse::{Controller, Liveness};
-use crate::class::{ClassView, IN_USE_FINALIZER};
+use crate::class::{ClassView, IN_USE_FINALIZER, Scope};
 use crate::cli::service::{addresses, is_load_balancer};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::run::factory::Providers;
+
+/// The class of a Service without a class, while there is no default class.
+const NO_CLASS: &str = "none";
 
 /// What the command reads of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +64,8 @@ pub struct ClassLine {
     pub draining: Option<Timestamp>,
     /// The controller has reported that it has seen the switch.
     pub seen: bool,
-    /// It has the finalizer of a class in use.
+    /// It has the finalizer of a class in use, or its status says so: a tool that replaces
+    /// objects as a whole takes finalizers away.
     pub in_use: bool,
 }
 
@@ -117,15 +121,16 @@ pub fn verdict(report: &Report, elapsed: Duration, limits: Limits) -> Verdict {
     }
 }
 
-/// What is new since the last report, one line each.
-pub fn changes(before: Option<&Report>, now: &Report) -> Vec<String> {
+/// What is new since the last report, one line each; `brief`: without the Services, which a
+/// progress bar counts.
+pub fn changes(before: Option<&Report>, now: &Report, brief: bool) -> Vec<String> {
     let Some(before) = before else {
         return Vec::new();
     };
     let mut lines = Vec::new();
     let key = |it: &Left| (it.namespace.clone(), it.name.clone(), it.class.clone());
     let rest: BTreeMap<_, &Left> = now.left.iter().map(|it| (key(it), it)).collect();
-    for gone in &before.left {
+    for gone in before.left.iter().filter(|_| !brief) {
         match (rest.get(&key(gone)), &gone.namespace) {
             (None, Some(_)) => lines.push(format!("{gone}: released")),
             (Some(left), Some(_)) if left.why != gone.why => {
@@ -174,19 +179,27 @@ pub fn summary(report: &Report) -> String {
     parts.join(" and ")
 }
 
-fn of_service(service: &Service, selection: &Selection, known: &BTreeSet<&str>) -> Option<Left> {
+fn of_service(
+    service: &Service,
+    selection: &Selection,
+    known: &BTreeSet<&str>,
+    default: Option<&str>,
+) -> Option<Left> {
     let meta = &service.metadata;
     let finalizers = meta.finalizers.as_deref().unwrap_or_default();
     let mut held = finalizers.iter().filter_map(|one| class_of_key(one));
     let published = addresses(service);
-    let named = service
-        .spec
-        .as_ref()
-        .and_then(|spec| class_of_key(spec.load_balancer_class.as_deref()?))
-        .filter(|_| is_load_balancer(service) && !published.is_empty());
-    let class = held
-        .find(|class| selection.has(class))
-        .or_else(|| named.filter(|class| selection.has(class) && known.contains(class)))?;
+    // A tool that replaces objects as a whole takes finalizers away, but not what Ballast
+    // publishes. Ballast removes that when the load balancer is gone.
+    let serves = is_load_balancer(service) && !published.is_empty();
+    let ours = says(service, PROGRAMMED).is_some();
+    let named = service.spec.as_ref();
+    let named = match named.and_then(|spec| spec.load_balancer_class.as_deref()) {
+        Some(key) => class_of_key(key).filter(|class| ours || known.contains(class)),
+        None => default.filter(|_| ours),
+    };
+    let named = named.filter(|class| serves && selection.has(class));
+    let class = held.find(|class| selection.has(class)).or(named)?;
     Some(Left {
         namespace: meta.namespace.clone(),
         name: meta.name.clone().unwrap_or_default(),
@@ -197,20 +210,23 @@ fn of_service(service: &Service, selection: &Selection, known: &BTreeSet<&str>) 
 }
 
 fn why(service: &Service, class: &str, known: &BTreeSet<&str>) -> String {
-    if !known.contains(class) {
+    if class != NO_CLASS && !known.contains(class) {
         return format!(
             "LoadBalancerClass {class} does not exist, so the controller cannot find the load balancer; create the class again, or check its cloud and remove the finalizer {GROUP}/{class} from the Service"
         );
     }
-    let status = service.status.as_ref();
-    let all = status.and_then(|status| status.conditions.as_deref());
-    let find = |kind: &str| all.unwrap_or_default().iter().find(|it| it.type_ == kind);
-    let drained = find(ACCEPTED).is_some_and(|it| it.reason == "Draining");
+    let drained = says(service, ACCEPTED).is_some_and(|it| it.reason == "Draining");
     let begun = drained || service.metadata.deletion_timestamp.is_some();
-    match find(PROGRAMMED) {
+    match says(service, PROGRAMMED) {
         Some(said) if begun && said.status != "True" => said.message.clone(),
         _ => "the controller has not started to release it".to_owned(),
     }
+}
+
+fn says<'a>(service: &'a Service, kind: &str) -> Option<&'a Condition> {
+    let status = service.status.as_ref()?;
+    let mut all = status.conditions.as_deref()?.iter();
+    all.find(|it| it.type_ == kind)
 }
 
 // === impl Selection ===
@@ -221,6 +237,14 @@ impl Selection {
         match self {
             Self::All => true,
             Self::Named(names) => names.contains(class),
+        }
+    }
+
+    /// The same for a controller.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::All => Scope::All,
+            Self::Named(names) => Scope::Only(names.clone()),
         }
     }
 }
@@ -235,10 +259,15 @@ impl Report {
         let view = |class| ClassView::of(class, &factory);
         let views: Vec<ClassView> = classes.iter().map(view).collect();
         let known: BTreeSet<&str> = views.iter().map(|class| class.name.as_str()).collect();
+        let mut defaults: Vec<&ClassView> = views.iter().filter(|it| it.default).collect();
+        defaults.sort_by_key(|it| (it.created, &it.name));
+        // While a tool has deleted the default class, its Services still say that they are ours.
+        let default = defaults.first().map_or(NO_CLASS, |it| it.name.as_str());
+        let default = Some(default).filter(|it| *it != NO_CLASS || *selection == Selection::All);
         let mut left: Vec<Left> = cluster
             .services
             .iter()
-            .filter_map(|service| of_service(service, selection, &known))
+            .filter_map(|service| of_service(service, selection, &known, default))
             .collect();
         left.sort();
         let mut chosen: Vec<&ClassView> = views.iter().collect();
@@ -271,8 +300,11 @@ impl ClassLine {
             draining: class.draining().map(|it| it.since.0),
             // If the class cannot be parsed, neither can its status.
             seen: class.provider.is_err()
-                || (answer.is_some() && accepted.map(|it| it.message.clone()) == answer),
-            in_use: class.is_guarded(),
+                || (answer.is_some()
+                    && accepted.map(|it| it.message.clone()) == answer
+                    // It does not know yet what its cloud holds.
+                    && !class.is_starting()),
+            in_use: class.is_guarded() || class.reports_use(),
         }
     }
 

@@ -44,6 +44,11 @@ impl Api {
                 parts,
                 self.found(Kind::Namespace, "kube-system", "kube-system"),
             )),
+            // No teardown has recorded a drain.
+            ["api", "v1", "namespaces", "kube-system", "configmaps", name] if get => {
+                let message = format!("configmaps {name} not found");
+                Ok(answer(404, &status(&(404, "NotFound", message))))
+            }
             ["api", "v1", "namespaces", namespace, "services", name] if get => {
                 let key = format!("{namespace}/{name}");
                 Ok(reply(parts, self.found(Kind::Service, &key, name)))

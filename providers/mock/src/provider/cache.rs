@@ -42,6 +42,8 @@ pub(super) struct Cache {
     clouds: Vec<String>,
     entries: HashMap<String, Entry>,
     doubtful: HashSet<String>,
+    /// Names whose deletion was begun and not reported as done.
+    deleting: BTreeSet<String>,
     in_flight: HashSet<String>,
     /// Whether a list is being requested.
     listing: bool,
@@ -141,6 +143,7 @@ impl Cache {
 
     /// The Service is released.
     pub(super) fn release(&mut self, name: &str, uid: &str) {
+        self.deleting.remove(name);
         self.objections.remove(name);
         self.hopeful.remove(name);
         self.refused.remove(name);
@@ -149,9 +152,15 @@ impl Cache {
 
     /// Its deletion is in progress.
     pub(super) fn releasing(&mut self, name: &str) {
+        self.deleting.insert(name.to_owned());
         if let Some(entry) = self.entries.get_mut(name) {
             entry.releasing = true;
         }
+    }
+
+    /// Whether its deletion was begun. It may be over: the stream says so before this provider does.
+    pub(super) fn is_releasing(&self, name: &str) -> bool {
+        self.deleting.contains(name)
     }
 
     /// A call had no answer.

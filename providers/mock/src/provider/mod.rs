@@ -34,11 +34,12 @@ pub use self::client::EndpointError;
 use self::client::{Client, Failed, Listed};
 pub use self::token::Token;
 use crate::api::{
-    Code, LoadBalancerView, Position, Problem, TagPatch, TargetHealth, TargetSetBody,
+    Code, LifecycleState, LoadBalancerView, Position, Problem, TagPatch, TargetHealth,
+    TargetSetBody,
 };
 
 /// The time between two checks of a deletion, unless the stream reports its end earlier.
-const RELEASE_RETRY: Duration = Duration::from_secs(1);
+const RELEASE_RETRY: Duration = Duration::from_secs(3);
 
 /// The load balancers of one class on a mock cloud.
 pub struct MockProvider {
@@ -86,6 +87,11 @@ impl MockProvider {
         exclusion: Exclusion::UnlessAll,
         ..Traits::CLOUD
     };
+
+    /// The name in the cloud of a Service's load balancer.
+    pub fn name_of(mark: &Mark, id: &ServiceId) -> String {
+        shape::name_of(mark, id)
+    }
 
     /// A client of the mock cloud at `endpoint`, such as `http://127.0.0.1:8111`. Makes no
     /// call.
@@ -306,26 +312,41 @@ impl Inner {
     /// Reads it first: people may have asked to keep it a moment ago.
     async fn delete(&self, id: &ServiceId) -> Result<Released, Failed> {
         let name = shape::name_of(&self.mark, id);
-        let there = self.client.get(&name).await?;
-        if there.is_some_and(|view| view.desired.tags.contains_key(mark::KEEP)) {
-            tracing::info!(name, "has the tag {}; keeping it", mark::KEEP);
-            return self.retain(id).await;
+        if !self.cache().is_releasing(&name) {
+            let there = self.client.get(&name).await?;
+            if there.is_some_and(|view| view.desired.tags.contains_key(mark::KEEP)) {
+                tracing::info!(name, "has the tag {}; keeping it", mark::KEEP);
+                return self.retain(id).await;
+            }
         }
         let _flight = self.fly(&name);
-        match self.client.delete(&name).await {
-            Ok(true) => {}
-            Ok(false) => {
-                self.cache().releasing(&name);
-                return Ok(Released::waits(
-                    RELEASE_RETRY,
-                    format!("load balancer {name}: the mock cloud is deleting it"),
-                ));
-            }
-            Err(failed) => self.absent_or(&name, failed)?,
+        if !self.is_deleted(&name).await? {
+            self.cache().releasing(&name);
+            return Ok(Released::waits(
+                RELEASE_RETRY,
+                format!("load balancer {name}: the mock cloud is deleting it"),
+            ));
         }
         self.cache().forget(&name);
         self.cache().release(&name, &id.uid);
         Ok(Released::Gone)
+    }
+
+    /// Begins a deletion, or looks how far it is: the cloud limits changing calls, and a look is
+    /// none. With a call for each look, many deletions would slow each other down.
+    async fn is_deleted(&self, name: &str) -> Result<bool, Failed> {
+        if self.cache().is_releasing(name) {
+            match self.look(name).await {
+                Ok(Some(view)) if view.state == LifecycleState::Deleting => return Ok(false),
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(true),
+                Err(failed) => return self.absent_or(name, failed).map(|()| true),
+            }
+        }
+        match self.client.delete(name).await {
+            Ok(gone) => Ok(gone),
+            Err(failed) => self.absent_or(name, failed).map(|()| true),
+        }
     }
 
     async fn retain(&self, id: &ServiceId) -> Result<Released, Failed> {

@@ -262,6 +262,57 @@ fn a_class_is_free_when_the_controller_says_so_or_nobody_can() {
     }
 }
 
+/// `kubectl replace` takes finalizers away, and leaves the status.
+#[test]
+fn a_class_that_lost_its_finalizer_is_left_as_long_as_its_status_says_so() {
+    let DeserializeGuard(Ok(mut class)) = class("local", true, true, true) else {
+        panic!("it can be read");
+    };
+    class.metadata.finalizers = None;
+    let cluster = Cluster {
+        classes: Some(vec![DeserializeGuard(Ok(class))]),
+        services: vec![],
+    };
+    let left = Report::of(&cluster, &Selection::All, alive()).left;
+    assert_eq!(left[0].why, "Used by shop/web");
+}
+
+/// What Ballast publishes is removed when the load balancer is gone, so it says who has one.
+#[test]
+fn services_that_lost_their_finalizers_are_left_as_long_as_they_publish_an_address() {
+    let said = [ours("Programmed", "Unknown", "Releasing", "soon")];
+    let services = || {
+        vec![
+            service("named", Some("local"), &[], Some("10.0.0.1"), &said),
+            service("unnamed", None, &[], Some("10.0.0.2"), &said),
+            service("done", None, &[], None, &said),
+            service("foreign", None, &[], Some("10.0.0.4"), &[]),
+        ]
+    };
+    let mut default = class("local", true, true, false);
+    default.0.as_mut().unwrap().spec.default = true;
+    let all = Selection::All;
+    for (classes, selection, expected) in [
+        (vec![default.clone()], &all, &["local", "local"][..]),
+        // The tool has deleted the class, and will create it again.
+        (vec![], &all, &["local", NO_CLASS]),
+        (
+            vec![default.clone()],
+            &named(&["local"]),
+            &["local", "local"],
+        ),
+        (vec![default], &named(&["edge"]), &[]),
+    ] {
+        let cluster = Cluster {
+            classes: Some(classes),
+            services: services(),
+        };
+        let left = Report::of(&cluster, selection, alive()).left;
+        let classes: Vec<&str> = left.iter().map(|it| it.class.as_str()).collect();
+        assert_eq!(classes, expected, "{left:?}");
+    }
+}
+
 /// The acknowledgement of an earlier switch does not count for this one.
 #[test]
 fn an_old_answer_does_not_count() {
@@ -339,7 +390,7 @@ fn progress_is_a_line_a_change() {
         &down,
     )];
     let now = Report::of(&later, &Selection::All, alive());
-    insta::assert_snapshot!(changes(Some(&before), &now).join("\n"), @r#"
+    insta::assert_snapshot!(changes(Some(&before), &now, false).join("\n"), @r#"
     shop/free (local): released
     shop/going (local): released
     shop/orphaned (gone): released
@@ -351,6 +402,41 @@ fn progress_is_a_line_a_change() {
     class local: no longer in use
     controller ballast-1 is the leader
     "#);
-    assert_eq!(changes(Some(&now), &now), Vec::<String>::new());
-    assert_eq!(changes(None, &now), Vec::<String>::new());
+    let brief = changes(Some(&before), &now, true).join("\n");
+    assert!(
+        !brief.contains("shop/") && brief.contains("class edge"),
+        "{brief}"
+    );
+    assert_eq!(changes(Some(&now), &now, false), Vec::<String>::new());
+    assert_eq!(changes(None, &now, false), Vec::<String>::new());
+}
+
+#[test]
+fn the_last_line_says_what_to_do() {
+    use Verdict::{Dead, Done, Left as Remains};
+    let report = Report::of(&crowd(), &Selection::All, alive());
+    let lease = ("kube-system".to_owned(), "ballast".to_owned());
+    let lines = [(Done, false), (Remains, false), (Dead, false), (Dead, true)];
+    let lines = lines.map(|(verdict, took_over)| {
+        let (text, code) = render::end(&report, verdict, (true, took_over), &lease, "ballast");
+        format!("{code} {text}")
+    });
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    0 all load balancers of classes edge, idle, local are released
+    5 not released yet: 6 Services and 2 classes; controller ballast-1 holds the Lease kube-system/ballast. The drain continues; to wait for it: ballast teardown --wait; to end it: ballast teardown --undo
+    6 not released: 6 Services and 2 classes; controller ballast-1 holds the Lease kube-system/ballast. The drain continues when a controller runs; then run this again: ballast teardown --wait. To release them without a controller, with your own rights and cloud credentials: ballast teardown --wait --takeover
+    6 not released yet: 6 Services and 2 classes. No controller is running, so the drain does not continue by itself; run this again: ballast teardown --wait --takeover
+    ");
+    let of = |drained| {
+        render::end(
+            &Report::default(),
+            Done,
+            (drained, false),
+            &lease,
+            "ballast",
+        )
+        .0
+    };
+    assert_eq!(of(false), "no LoadBalancerClass found; nothing to do");
+    assert_eq!(of(true), "all load balancers are released");
 }
