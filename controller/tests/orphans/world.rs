@@ -8,7 +8,7 @@ use ballast::class::orphans::{Halt, Look, Memory, Policy, decide};
 use ballast::cli::orphans::choose::{Choice, ChoiceError, choose, is_alive};
 use ballast::cli::orphans::report::{Live, Report};
 use ballast::cli::orphans::sweep::{Terms, sweep};
-use ballast_provider::mark::{self, CLUSTER, KEEP, LAST_SEEN, ORPHANED_AT};
+use ballast_provider::mark::{self, CLUSTER, KEEP, LAST_SEEN, ORPHANED_AT, RETAINED};
 use ballast_provider::{Inventory as _, Key, Kind, Mark, Provider as _, Removal, ServiceId};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SmallRng;
@@ -78,6 +78,8 @@ pub struct World {
     clusters: Vec<Cluster>,
     now: Timestamp,
     next: u32,
+    /// UIDs of Services that people have deleted somewhere. A copy that still has one of them has lost it.
+    removed: BTreeSet<String>,
     log: Vec<String>,
     tally: Tally,
     runtime: tokio::runtime::Runtime,
@@ -97,6 +99,7 @@ impl World {
             clusters: Vec::new(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             next: 0,
+            removed: BTreeSet::new(),
             log: vec![format!("seed {seed}")],
             tally: Tally::default(),
             runtime,
@@ -245,7 +248,10 @@ impl World {
             return;
         }
         match cluster.services.get_mut(name) {
-            Some(service) if service.finalizer => service.deleting = true,
+            Some(service) if service.finalizer => {
+                service.deleting = true;
+                self.removed.insert(service.uid.clone());
+            }
             Some(_) => self.vanish(c, name),
             None => {}
         }
@@ -285,6 +291,7 @@ impl World {
         {
             controller.gone.insert(service.uid.clone());
         }
+        self.removed.insert(service.uid.clone());
         self.sicken(&service.uid);
     }
 
@@ -617,8 +624,13 @@ impl World {
         }
     }
 
-    /// Whether a Service with this UID exists anywhere, and stays.
+    /// Whether nobody has ever deleted the Service with this UID, and it exists.
     fn is_wanted(&self, uid: &str) -> bool {
+        !self.removed.contains(uid) && self.exists(uid)
+    }
+
+    /// Whether a Service with this UID exists anywhere, and stays.
+    fn exists(&self, uid: &str) -> bool {
         let living = self.clusters.iter().filter(|it| it.exists);
         living
             .flat_map(|it| it.services.values())
@@ -690,7 +702,8 @@ impl World {
             let may_stay = match &object.service {
                 None => true,
                 Some(uid) => {
-                    self.is_wanted(uid)
+                    self.exists(uid)
+                        || tags.contains_key(RETAINED)
                         || !tags.contains_key(CLUSTER)
                         || !tags.contains_key(mark::SERVICE_UID)
                         || self.has_a_kept_part(&state.objects, uid)

@@ -2,13 +2,13 @@
 //!
 //! A Service names it by its ARN ([`ADOPT`]). Whoever may create Services must not take what belongs to others, so
 //! the name alone is not enough: the load balancer itself must say, with the tags of its maker, that it was made for
-//! a Service of this cluster with the same namespace and name. Who has taken it over marks it with Ballast's own
+//! a Service of this cluster with the same namespace and name, or that it was kept when that was deleted. Who has taken it over marks it with Ballast's own
 //! tags; from then on the ARN says only which of the objects that it owns a Service means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use ballast_provider::{Reason, Refusal, ServiceId};
+use ballast_provider::{Mark, Reason, Refusal, ServiceId, mark};
 
 use crate::annotations::invalid;
 use crate::observed::Arn;
@@ -70,6 +70,15 @@ impl Adopted {
             region: region.to_owned(),
         })
     }
+}
+
+/// Whether a load balancer of Ballast's was kept when the Service of this name was deleted
+/// (`deletionPolicy: Retain`), in the same cluster, or in a former one with the same name of its own.
+pub(crate) fn was_kept_for(tags: &BTreeMap<String, String>, id: &ServiceId, mark: &Mark) -> bool {
+    let tag = |key: &str| tags.get(key).map(String::as_str);
+    let same_cluster = tag(mark::CLUSTER) == Some(&mark.cluster)
+        || (mark.cluster_name != UNNAMED && tag(mark::CLUSTER_NAME) == Some(&mark.cluster_name));
+    same_cluster && tags.contains_key(mark::RETAINED) && tag(mark::SERVICE) == Some(&id.to_string())
 }
 
 /// Refuses to take over a load balancer with these tags, unless they say that it was made for this Service in one

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use ballast_provider::mark::{CLUSTER, RETAINED, SERVICE_UID};
 use ballast_provider::{Balancer, Key, ProviderError, Reason, Refusal, ServiceId, mark};
 use tracing::info;
 
@@ -19,7 +20,7 @@ use super::records::Record;
 use super::said::Asked;
 use crate::adopt::{self, ADOPT, Adopted};
 use crate::call::{Call, Ref};
-use crate::client::values::Tags;
+use crate::client::values::{Filter, Tags};
 use crate::client::{CallError, Cause, Client};
 use crate::desired::{Desired, Part};
 use crate::observed::Arn;
@@ -123,6 +124,10 @@ impl Inner {
             return Ok(None);
         }
         if let Some(other) = ballast_provider::Mark::of(&own) {
+            if adopt::was_kept_for(&own, id, &self.mark) {
+                let kept = self.kept_with(client, adopted, &own).await;
+                return Ok(Some([objects, kept.map_err(failed)?].concat()));
+            }
             return Err(wrong(&format!(
                 "it belongs to a Service of the class {} of the cluster {} already",
                 other.class, other.cluster
@@ -137,6 +142,32 @@ impl Inner {
             return Err(wrong(&format!("it is not in the VPC {vpc} of the nodes")));
         }
         Ok(Some(objects))
+    }
+
+    /// What else was kept with a load balancer: its target groups and its security group. As the new Service's they
+    /// are deleted once nothing uses them.
+    async fn kept_with(
+        &self,
+        client: &Client,
+        adopted: &Adopted,
+        own: &Tags,
+    ) -> Result<Vec<Arn>, CallError> {
+        let manner = manner(Urgency::Service);
+        let uid = own.get(SERVICE_UID).cloned().unwrap_or_default();
+        let is_its = |tags: &Tags| {
+            tags.get(SERVICE_UID) == Some(&uid)
+                && tags.get(CLUSTER) == own.get(CLUSTER)
+                && tags.contains_key(RETAINED)
+        };
+        let groups = client.target_groups_behind(&adopted.arn, manner).await?;
+        let groups: Vec<Arn> = groups.into_iter().map(|one| one.arn).collect();
+        let tags = client.tags(&groups, manner).await?;
+        let groups = tags.into_iter().filter(|(_, tags)| is_its(tags));
+        let filters = [Filter::tag(SERVICE_UID, [uid.clone()])];
+        let security = client.security_groups(&filters, manner).await?;
+        let security = security.into_iter().filter(|one| is_its(&one.tags));
+        let groups = groups.map(|(arn, _)| arn);
+        Ok(groups.chain(security.map(|one| one.id)).collect())
     }
 
     /// The calls that take over the load balancer that a Service names, and bring it to what the Service asks

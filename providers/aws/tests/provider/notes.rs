@@ -11,7 +11,9 @@ use ballast_aws_fake::Fault;
 use ballast_provider::mark::{
     CLASS, CLUSTER, CREATED_AT, KEEP, LAST_SEEN, NOTES, ORPHANED_AT, RETAINED, Sign,
 };
-use ballast_provider::{Inventory, Key, Kind, Life, Owned, Provider, ProviderError, Removal};
+use ballast_provider::{
+    Inventory, Key, Kind, Life, Owned, Provider, ProviderError, Released, Removal,
+};
 
 use crate::bed::{Bed, delete, essence, service, settle};
 use crate::support::connection;
@@ -263,7 +265,7 @@ async fn what_a_cluster_has_left_is_deleted_by_its_owner_alone() {
         for _ in 0..20 {
             let done = provider.release(&id, &key, Removal::Delete).await.unwrap();
             bed.fake.advance(Duration::from_mins(2));
-            if done == ballast_provider::Released::Gone {
+            if done == Released::Gone {
                 released += 1;
                 break;
             }
@@ -291,4 +293,44 @@ async fn a_list_that_fails_is_no_list() {
         matches!(failed, Err(ProviderError::Transient { .. })),
         "{failed:?}"
     );
+}
+
+/// `deletionPolicy: Retain`, and the Service is made again: it names what was kept.
+#[tokio::test]
+async fn what_was_retained_is_taken_again_by_its_arn() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    let before = settle(&provider, &web).await.unwrap().ingress;
+    let arn = load_balancer(&bed);
+    let key = Key::alone(&web.id);
+    let released = provider.release(&web.id, &key, Removal::Retain).await;
+    assert_eq!(released.unwrap(), Released::Gone);
+    let mut again = service("web", &[(80, 30_080)]);
+    again.id.uid = "uid-of-the-second".into();
+    again
+        .settings
+        .insert("aws.ballast.dev/adopt".into(), arn.clone());
+    let mut other = again.clone();
+    other.id.name = "somebody-else".into();
+    other.id.uid = "uid-of-somebody-else".into();
+    let refused = settle(&provider, &other).await;
+    assert!(
+        matches!(refused, Err(ProviderError::Transient { .. })),
+        "{refused:?}"
+    );
+    let provider = bed.start().await.unwrap();
+    let mut after = settle(&provider, &again).await.unwrap().ingress;
+    for _ in 0..3 {
+        bed.fake.advance(Duration::from_mins(2));
+        provider.look().await;
+        after = settle(&provider, &again).await.unwrap().ingress;
+    }
+    assert_eq!(after, before, "the hostname stays");
+    let all = bed.fake.snapshot();
+    assert_eq!(all.load_balancers.keys().collect::<Vec<_>>(), [&arn]);
+    assert_eq!(all.target_groups.len(), 1, "the former one is not left");
+    for (name, tags) in tags(&bed) {
+        assert!(!tags.contains_key(RETAINED), "{name}: {tags:?}");
+    }
 }
