@@ -20,6 +20,7 @@ mod budget;
 mod chart_api;
 mod common;
 mod demo;
+mod examples;
 mod failures;
 mod helm;
 mod in_cluster;
