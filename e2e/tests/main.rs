@@ -30,6 +30,7 @@ mod long;
 mod metal;
 mod migrate;
 mod nodes;
+mod orphans;
 mod plan;
 mod pools;
 mod readme;
