@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rust setup-lint setup-kind moto build release demo demo-l2 demo-kind image builders programs everything \
+.PHONY: help setup setup-rust setup-lint setup-kind moto build release demo demo-l2 demo-orphans demo-kind image builders programs everything \
 	lint-and-everything e2e-image test test-unit test-long e2e e2e-kind bench bench-failover bench-aws lint licences crds chart clean
 
 # Programs that the lab runs, and contents of its images.
@@ -48,6 +48,11 @@ demo-l2: setup ## Boot a cluster of three nodes, cut the link of the one that an
 	cargo build --locked --workspace
 	./target/debug/lab build
 	./target/debug/demo_l2
+
+demo-orphans: setup ## Delete a cluster before its Services, find the load balancers that bill on, delete them (KEEP=1 stops before that)
+	cargo build --locked --workspace
+	./target/debug/lab build
+	./target/debug/demo_orphans
 
 image: setup-rust ## Write the container image to target/image/ballast.tar (needs no container engine)
 	@./scripts/setup deb:git

@@ -312,6 +312,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
+mod examples;
+
+#[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
 

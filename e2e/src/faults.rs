@@ -208,6 +208,20 @@ impl Lab {
         self.signal_host(host, Signal::SIGKILL).await
     }
 
+    /// Destroys the cluster without warning, for good: every process of its control plane and of its
+    /// nodes is killed, containers included, and no frame gets in or out. The other hosts stay, and
+    /// with them a cloud. Replaces all other faults of the segment.
+    pub async fn destroy_cluster(&self) -> Result<()> {
+        let nodes = self.nodes().into_iter().map(Host::Node);
+        let hosts: Vec<Host> = nodes.chain([Host::ControlPlane]).collect();
+        let all = hosts.iter().copied().fold(Faults::none(), Faults::isolate);
+        self.set_faults(&all).await?;
+        for host in hosts {
+            self.signal_host(host, Signal::SIGKILL).await?;
+        }
+        Ok(())
+    }
+
     /// Turns a node on again, and waits until it is Ready. Processes of tests do not start again.
     pub async fn power_on(&self, node: Host) -> Result<()> {
         let Host::Node(number) = node else {

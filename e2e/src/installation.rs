@@ -8,13 +8,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{CLOUD_RANGE_V4, CLOUD_RANGE_V6, Exit, Families, Host, Lab, Reach, Signal, eventually};
+use crate::{
+    CLOUD_RANGE_V4, CLOUD_RANGE_V6, Exit, Families, Host, Lab, Output, Reach, Signal, eventually,
+};
 
 const RBAC: &str = include_str!("../../deploy/rbac.yaml");
 const NAMESPACE: &str = "ballast-system";
 const ACCOUNT: &str = "ballast-controller";
 const CLOUD_PORT: u16 = 8111;
 const ADMIN_PORT: u16 = 8110;
+/// The time-out of a command of people.
+const COMMAND_TIME: Duration = Duration::from_mins(2);
 /// The process name of the mock cloud in the lab.
 pub const CLOUD: &str = "mock-cloud";
 /// The controller's user name at the API server, as in the audit log.
@@ -222,6 +226,26 @@ impl<'a> Installation<'a> {
     pub async fn cloud(&self, path: &str) -> Result<String> {
         let url = format!("{}{path}", self.endpoint());
         self.get(Host::ControlPlane, &url).await
+    }
+
+    /// The same, asked from another host: it works without the cluster.
+    pub async fn cloud_from(&self, from: Host, path: &str) -> Result<String> {
+        let url = format!("{}{path}", self.endpoint());
+        self.get(from, &url).await
+    }
+
+    /// What the mock cloud's load balancers would cost on AWS.
+    pub async fn meter(&self) -> Result<Value> {
+        let meter = self.cloud_from(Host::Client, "/v1/meter").await?;
+        Ok(serde_json::from_str(&meter)?)
+    }
+
+    /// Runs a command of Ballast on a host without any kubeconfig, and returns its output, whatever
+    /// its exit code.
+    pub async fn ballast(&self, on: Host, arguments: &[&str]) -> Result<Output> {
+        let argv = ["env", "-u", "KUBECONFIG", "HOME=/nonexistent", &self.binary];
+        let argv = argv.iter().chain(arguments);
+        self.lab.exec_for(on, argv, COMMAND_TIME).await
     }
 
     /// All load balancers in the mock cloud.

@@ -1,5 +1,5 @@
-//! `make demo`, `make demo-l2` and `make demo-kind` as programs: they succeed, and they fail if a
-//! step fails. How fast the first two are, is a test in `long/demo.rs`.
+//! `make demo`, `make demo-l2`, `make demo-orphans` and `make demo-kind` as programs: they succeed, and they fail if a
+//! step fails. How fast the first three are, is a test in `long/demo.rs`.
 
 use std::process::{Command, Output};
 
@@ -72,6 +72,37 @@ pub(crate) fn moves_an_address_once(name: &str) -> Result<u64> {
     line("Done in")?;
     println!("{said}");
     Ok(outage)
+}
+
+#[test]
+fn the_demo_of_the_trap_ends_with_nothing_to_pay() -> Result<()> {
+    ends_with_nothing_to_pay("t-demo-orphans")
+}
+
+/// The whole demo in a lab of this name.
+pub(crate) fn ends_with_nothing_to_pay(name: &str) -> Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_demo_orphans"))
+        .env("BALLAST_LAB", name)
+        .env_remove("KEEP")
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}{errors}");
+    let bills: Vec<&str> = said
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("On AWS "))
+        .collect();
+    let full = "On AWS 20 load balancers would cost $0.55 an hour, $401.50 a month";
+    let none = "On AWS 0 load balancers would cost $0.00 an hour, $0.00 a month";
+    ensure!(bills == [full, none, full, full, none], "{said}");
+    for words in ["--force-live", "the meter has moved from", "Done in"] {
+        ensure!(said.contains(words), "no word of \"{words}\":\n{said}");
+    }
+    let found = (1..=20).all(|n| said.contains(&format!("default/shop-{n}")));
+    ensure!(found, "{said}");
+    println!("{said}");
+    Ok(())
 }
 
 #[test]

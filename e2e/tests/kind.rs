@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use ballast_e2e::kind::installed::{Installed, image, web};
 use ballast_e2e::kind::{Cluster, ClusterOptions, KindHost, NODE_LABEL_EXCLUDE};
-use ballast_e2e::{Families, eventually};
+use ballast_e2e::{Families, Output, eventually, root};
 
 /// Pods must start and nodes must boot, and another cluster may do so at the same time.
 pub(crate) const SOON: Duration = Duration::from_mins(2);
+/// A teardown, and the deletion of a cluster.
+const DELETE: Duration = Duration::from_mins(4);
 pub(crate) const SYSTEM: &str = "ballast-system";
 pub(crate) const CLOUD: &str = "app.kubernetes.io/component=mock-cloud";
 
@@ -99,6 +101,74 @@ async fn one_node() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// `examples/kind/kind-delete`, as a user runs it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_releases_load_balancers_before_it_deletes_the_cluster() -> Result<()> {
+    let options = ClusterOptions {
+        families: Families::Ipv4,
+        ..ClusterOptions::default()
+    };
+    on_cluster("t-kind-delete", options, async |cluster| {
+        let ballast = Installed::install(cluster, &[]).await?;
+        cluster.apply(&web("SingleStack")).await?;
+        ballast.addresses("web").await?;
+        // Without a controller nothing is released, so the cluster stays.
+        let scale = ["scale", "-n", SYSTEM, "deployment/ballast-controller"];
+        let none = [&scale[..], &["--replicas=0"]].concat();
+        cluster.kubectl(&none).await?;
+        let controller = "app.kubernetes.io/component=controller";
+        let gone = [
+            "wait",
+            "--for=delete",
+            "pod",
+            "-n",
+            SYSTEM,
+            "-l",
+            controller,
+        ];
+        cluster
+            .kubectl(&[&gone[..], &["--timeout=60s"]].concat())
+            .await?;
+        let refused = kind_delete(cluster, &["BALLAST_TEARDOWN_TIMEOUT=5s"]).await?;
+        ensure!(!refused.success(), "{refused:?}");
+        for words in ["class local: draining", "FORCE=1"] {
+            ensure!(refused.stderr.contains(words), "{words}: {refused:?}");
+        }
+        cluster.kubectl(&["get", "service", "web"]).await?;
+        let one = [&scale[..], &["--replicas=1"]].concat();
+        cluster.kubectl(&one).await?;
+
+        let done = kind_delete(cluster, &[]).await?;
+        ensure!(done.success(), "{done:?}");
+        let released = "all load balancers of class local are released";
+        ensure!(done.stderr.contains(released), "{done:?}");
+        let left = cluster.host().exec(["kind", "get", "clusters"]).await?;
+        let left = left.ok()?;
+        ensure!(!left.lines().any(|it| it == cluster.name()), "{left}");
+        Ok(())
+    })
+    .await
+}
+
+async fn kind_delete(cluster: &Cluster<'_>, variables: &[&str]) -> Result<Output> {
+    let binary = ballast_e2e::installation::binary()?;
+    // Alone: the build folder has another program called kind.
+    let programs = tempfile::tempdir()?;
+    std::os::unix::fs::symlink(binary.canonicalize()?, programs.path().join("ballast"))?;
+    let folder = programs.path().display().to_string();
+    let script = root().join("examples/kind/kind-delete").canonicalize()?;
+    let script = script.display().to_string();
+    // In front of the host's own programs.
+    let path = "export PATH=$0:$PATH; exec env \"$@\"";
+    let argv = ["sh", "-c", path, &folder];
+    let argv = argv.iter().chain(variables);
+    let command = [script.as_str(), cluster.name()];
+    let argv = argv.chain(&command);
+    let said = cluster.host().exec_for(argv, "", DELETE).await?;
+    println!("kind-delete: {}\n{}{}", said.exit, said.stderr, said.stdout);
+    Ok(said)
 }
 
 /// Ports of kubelet and kube-proxy, and one that is a node port, too.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::demo::{ends_with_an_empty_cloud, moves_an_address_once};
+use crate::demo::{ends_with_an_empty_cloud, ends_with_nothing_to_pay, moves_an_address_once};
 
 /// The longest time once everything is built.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -22,6 +22,12 @@ fn the_demo_on_bare_metal_ends_in_time() -> Result<()> {
         ensure!(outage <= 1_500, "{outage} ms");
         Ok(())
     })
+}
+
+/// Issue and README promise less than two minutes.
+#[test]
+fn the_demo_of_the_trap_ends_in_time() -> Result<()> {
+    in_time(|| ends_with_nothing_to_pay("t-demo-orphans-time"))
 }
 
 fn in_time(demo: impl FnOnce() -> Result<()>) -> Result<()> {

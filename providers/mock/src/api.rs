@@ -220,6 +220,40 @@ pub struct CallsPage {
     pub mutating: u64,
 }
 
+/// Answer of `GET /v1/meter`: what the same load balancers would cost on AWS, in US dollars. The
+/// prices are those of [`ballast_provider::Prices`], and `ballast_mock::billed` says what each load
+/// balancer stands for. One counts from its creation until it is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeterView {
+    /// When the meter began: with the state of the cloud.
+    pub since: Timestamp,
+    /// The time of this answer.
+    pub time: Timestamp,
+    /// The load balancers that are there now.
+    pub load_balancers: u32,
+    /// The public IPv4 addresses that these stand for.
+    pub public_addresses: u32,
+    /// What an hour of these costs.
+    pub per_hour: f64,
+    /// What a month of 730 hours of these costs.
+    pub per_month: f64,
+    /// What all load balancers since the beginning have cost, with those that are gone.
+    pub so_far: f64,
+    /// The prices that were used.
+    pub prices: PricesView,
+}
+
+/// The prices of an hour, in US dollars.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PricesView {
+    /// Of one load balancer.
+    pub load_balancer_hour: f64,
+    /// Of one public IPv4 address.
+    pub public_address_hour: f64,
+}
+
 /// The result of a target's health checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -20,9 +20,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, Billed, Change, Exclusion, Inventory, Key, Kind, Life, LoadBalancer, Mark, Observed,
-    Owned, Provider, ProviderError, Published, Refusal, Released, Removal, ServiceId, TargetSet,
-    Traits, mark,
+    Balancer, Change, Exclusion, Inventory, Key, Kind, Life, LoadBalancer, Mark, Observed, Owned,
+    Provider, ProviderError, Published, Refusal, Released, Removal, ServiceId, TargetSet, Traits,
+    mark,
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -270,11 +270,7 @@ impl Inventory for MockInventory {
 
 /// Each address is one that AWS would bill if it were public.
 fn owned(view: LoadBalancerView) -> Owned {
-    let public = view.addresses.iter().filter(|ip| ip.is_ipv4()).count();
-    let billed = Billed {
-        load_balancers: 1,
-        public_addresses: u32::try_from(public).unwrap_or(u32::MAX),
-    };
+    let billed = crate::billed(&view.addresses);
     let mut owned = Owned::new(
         Kind::LoadBalancer,
         &view.name,

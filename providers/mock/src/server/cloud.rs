@@ -11,15 +11,17 @@ mod addresses;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
+use ballast_provider::{Billed, Prices};
 use jiff::Timestamp;
 
 use super::lifecycle::{Phase, Step};
+use super::meter::{Meter, without};
 use super::record::{self, change, check_owner, gone, view};
 pub(crate) use super::record::{Deletion, Edit, Owner, Plane, Record, Rules, Stored};
 use crate::address::Allocator;
 use crate::api::{
-    ChangeKind, ChangeView, Code, LoadBalancerView, Position, Problem, PutLoadBalancer, Target,
-    TargetSetBody,
+    ChangeKind, ChangeView, Code, LoadBalancerView, MeterView, Position, Problem, PutLoadBalancer,
+    Target, TargetSetBody,
 };
 
 /// The number of changes that are kept. A client that is further behind lists again.
@@ -51,6 +53,9 @@ pub(crate) struct Cloud {
     /// The size of `changes` in bytes, roughly.
     changes_weight: usize,
     deadlines: BTreeSet<(Timestamp, String)>,
+    meter: Meter,
+    /// What all load balancers together stand for on a bill.
+    billed: Billed,
 }
 
 // === impl Cloud ===
@@ -70,6 +75,8 @@ impl Cloud {
             changes_weight: stored.changes.iter().map(weight_of).sum(),
             changes: stored.changes.into(),
             deadlines: BTreeSet::new(),
+            meter: stored.meter,
+            billed: Billed::default(),
         };
         cloud.exclude_nodes();
         for (address, at) in stored.resting {
@@ -193,6 +200,11 @@ impl Cloud {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
+    /// What everything would cost on AWS.
+    pub(crate) fn meter(&self, now: Timestamp) -> MeterView {
+        self.meter.view(now, self.billed, &Prices::AWS)
+    }
+
     // --- deciding ---
 
     /// Creates or changes a load balancer. Returns no edits if it is already as desired.
@@ -256,7 +268,7 @@ impl Cloud {
         };
         edits.push(change(seq, kind, &record));
         edits.push(Edit::Put(Box::new(record)));
-        Ok(edits)
+        Ok(self.metered(now, edits))
     }
 
     /// Begins the deletion, or completes it at once if there is no latency.
@@ -274,7 +286,10 @@ impl Cloud {
                 let edits = self.moved(record, phase, ChangeKind::Deleting, self.seq + 1);
                 Ok((edits, Deletion::Deleting))
             }
-            Step::Gone => Ok((gone(record, self.seq + 1), Deletion::Gone)),
+            Step::Gone => {
+                let edits = self.metered(now, gone(record, self.seq + 1));
+                Ok((edits, Deletion::Gone))
+            }
         }
     }
 
@@ -364,7 +379,7 @@ impl Cloud {
                 }
             }
         }
-        edits
+        self.metered(now, edits)
     }
 
     /// Records the data plane's report on an active load balancer.
@@ -386,6 +401,22 @@ impl Cloud {
             Edit::Put(Box::new(record)),
             Edit::Plane(name.to_owned(), plane),
         ]
+    }
+
+    /// Brings the meter up to date first if the edits change what is billed.
+    fn metered(&self, now: Timestamp, mut edits: Vec<Edit>) -> Vec<Edit> {
+        let changes = edits.iter().any(|edit| match edit {
+            Edit::Put(record) => {
+                let before = self.record(&record.name).map(Record::billed);
+                before != Some(record.billed())
+            }
+            Edit::Drop(_) => true,
+            _ => false,
+        });
+        if changes {
+            edits.insert(0, Edit::Meter(self.meter.at(now, self.billed)));
+        }
+        edits
     }
 
     fn existing(&self, name: &str) -> Result<&Record, Problem> {
@@ -412,6 +443,7 @@ impl Cloud {
                 Edit::Drop(name) => {
                     if let Some((record, _)) = self.load_balancers.remove(&name) {
                         self.forget_deadline(&record);
+                        self.billed = without(self.billed, record.billed());
                     }
                 }
                 Edit::Rest(address, at) => self.allocator.rest(address, at),
@@ -427,6 +459,7 @@ impl Cloud {
                     self.forget_changes();
                 }
                 Edit::Listener(_) => {}
+                Edit::Meter(meter) => self.meter = meter,
                 Edit::Plane(name, plane) => {
                     if let Some(entry) = self.load_balancers.get_mut(&name) {
                         entry.1 = plane;
@@ -449,8 +482,10 @@ impl Cloud {
         let before = self.load_balancers.remove(&record.name);
         let plane = before.map_or(Plane::Closed, |(before, plane)| {
             self.forget_deadline(&before);
+            self.billed = without(self.billed, before.billed());
             plane
         });
+        self.billed = self.billed + record.billed();
         if let Some(at) = record.phase.deadline() {
             self.deadlines.insert((at, record.name.clone()));
         }

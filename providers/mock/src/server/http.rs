@@ -34,7 +34,7 @@ use super::guard::{Guard, Limiter, Readers};
 use super::put::{self, Put};
 use super::writer::Writer;
 use crate::api::{
-    ChangesPage, Code, LoadBalancerPage, MAX_PAGE, MAX_WAIT_SECONDS, Problem, TagPatch,
+    ChangesPage, Code, LoadBalancerPage, MAX_PAGE, MAX_WAIT_SECONDS, MeterView, Problem, TagPatch,
     TargetHealthView, TargetSetBody,
 };
 
@@ -105,6 +105,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/target-sets/{name}", get(read_targets).put(put_targets))
         .route("/v1/changes", get(changes))
         .route("/v1/calls", get(calls))
+        .route("/v1/meter", get(meter))
         .fallback(|| async { Failure::from(Problem::new(Code::NotFound, "there is no such path")) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(Arc::clone(&app), around))
@@ -369,6 +370,10 @@ async fn calls(
     let since = since.map_err(|_| invalid("since", "it is no number"))?;
     let page = lock(&app.calls).since(since);
     Ok(Json(page).into_response())
+}
+
+async fn meter(State(app): Shared) -> Json<MeterView> {
+    Json(app.writer.read().meter(Timestamp::now()))
 }
 
 // === impl App ===

@@ -15,6 +15,7 @@ mod guard;
 mod http;
 mod knock;
 mod lifecycle;
+mod meter;
 mod nic;
 mod put;
 mod record;

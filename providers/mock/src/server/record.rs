@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ballast_provider::mark;
+use ballast_provider::{Billed, mark};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Phase;
+use super::meter::Meter;
 use crate::address::AddressRange;
 use crate::api::{
     ChangeKind, ChangeView, Code, Desired, LifecycleState, LoadBalancerView, Problem, TargetSetBody,
@@ -67,6 +68,8 @@ pub(crate) enum Edit {
     Change(ChangeView),
     /// Records a listener of the node, whose port is never opened. Only the data plane uses it.
     Listener(Wildcard),
+    /// Brings the meter up to date, before the edits that follow.
+    Meter(Meter),
     /// The report of the data plane; it is not stored.
     Plane(String, Plane),
 }
@@ -82,6 +85,7 @@ pub(crate) struct Stored {
     pub(crate) target_sets: Vec<(String, TargetSetBody)>,
     pub(crate) resting: Vec<(IpAddr, u64)>,
     pub(crate) changes: Vec<ChangeView>,
+    pub(crate) meter: Meter,
     /// Listeners of the node that were seen.
     pub(crate) listeners: Vec<Wildcard>,
 }
@@ -105,6 +109,11 @@ pub(crate) enum Deletion {
 // === impl Record ===
 
 impl Record {
+    /// What it stands for on a bill.
+    pub(super) fn billed(&self) -> Billed {
+        crate::billed(&self.addresses)
+    }
+
     /// The size in JSON, in bytes, roughly.
     pub(super) fn weight(&self) -> usize {
         let desired = &self.desired;

@@ -10,9 +10,11 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
 use super::cloud::{Edit, MAX_CHANGES, Stored};
+use super::meter::Meter;
 use crate::address::RESTING;
 use crate::api::{Family, Protocol};
 use crate::plane::Wildcard;
@@ -29,6 +31,7 @@ CREATE TABLE IF NOT EXISTS load_balancers (name TEXT PRIMARY KEY, record TEXT NO
 CREATE TABLE IF NOT EXISTS target_sets (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS resting (address TEXT PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS identity (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meter (id INTEGER PRIMARY KEY CHECK (id = 0), meter TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS listeners (protocol TEXT, family TEXT, port INTEGER, PRIMARY KEY (protocol, family, port)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS changes (seq INTEGER PRIMARY KEY, change TEXT NOT NULL);
 ";
@@ -98,8 +101,9 @@ impl Store {
             "INSERT INTO identity (id) SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM identity)",
             [random()],
         )?;
-        let store = Self { connection };
-        let stored = store.read()?;
+        let mut store = Self { connection };
+        let mut stored = store.read()?;
+        stored.meter = store.meter(&stored)?;
         Ok((store, stored))
     }
 
@@ -148,8 +152,20 @@ impl Store {
             target_sets,
             resting,
             changes,
+            meter: Meter::default(),
             listeners: self.listeners()?,
         })
+    }
+
+    /// The stored meter. It begins with the state, or with the first program that has one.
+    fn meter(&mut self, stored: &Stored) -> Result<Meter, StoreError> {
+        let meter: Option<Meter> = self.rows("meter", "SELECT meter FROM meter")?.pop();
+        if let Some(meter) = meter {
+            return Ok(meter);
+        }
+        let meter = Meter::begin(Timestamp::now(), &stored.records);
+        self.commit(&[Edit::Meter(meter)])?;
+        Ok(meter)
     }
 
     fn listeners(&self) -> Result<Vec<Wildcard>, StoreError> {
@@ -239,6 +255,9 @@ fn write(transaction: &Transaction<'_>, edit: &Edit) -> Result<(), StoreError> {
                 it.family.to_string(),
                 it.port
             ])?,
+        Edit::Meter(meter) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO meter (id, meter) VALUES (0, ?1)")?
+            .execute([print("meter", meter)?])?,
         Edit::Plane(..) => 0,
     };
     Ok(())

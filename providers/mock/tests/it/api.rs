@@ -191,6 +191,68 @@ async fn changes_come_in_order_and_an_unknown_place_is_said_so() {
 }
 
 #[tokio::test]
+async fn the_meter_runs_while_something_is_there_and_keeps_what_is_gone() {
+    let state = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(options(&state)).await;
+    let meter = async |cloud: &Cloud| {
+        let (status, meter) = get(cloud, "/v1/meter").await;
+        assert_eq!(status, 200);
+        meter
+    };
+    let none = meter(&cloud).await;
+    assert_eq!(
+        (&none["perHour"], &none["soFar"]),
+        (&json!(0.0), &json!(0.0))
+    );
+    for name in ["a", "b"] {
+        assert_eq!(put(&cloud, name, "", &json!({})).await.0, 201);
+    }
+    let both = meter(&cloud).await;
+    let expected =
+        json!([2, 2, 0.055, 40.15, {"loadBalancerHour": 0.0225, "publicAddressHour": 0.005}]);
+    let keys = [
+        "loadBalancers",
+        "publicAddresses",
+        "perHour",
+        "perMonth",
+        "prices",
+    ];
+    assert_eq!(json!(keys.map(|key| both[key].clone())), expected);
+    assert_eq!(both["since"], none["since"]);
+    let so_far = |meter: &Value| meter["soFar"].as_f64().unwrap();
+    // A millionth of a dollar takes two of them 66 ms.
+    let seen = eventually("the meter counts", async || {
+        let seen = meter(&cloud).await;
+        (so_far(&seen) > so_far(&both)).then_some(seen)
+    })
+    .await;
+    assert_eq!(
+        call(&cloud, "DELETE", "/v1/load-balancers/a", None).await.0,
+        204
+    );
+    cloud.stop().await;
+    // The clock does not stop for what is left.
+    let cloud = Cloud::start(options(&state)).await;
+    let one = meter(&cloud).await;
+    assert_eq!(
+        (&one["loadBalancers"], &one["since"]),
+        (&json!(1), &none["since"])
+    );
+    assert!(so_far(&one) >= so_far(&seen), "{seen} {one}");
+    assert_eq!(
+        call(&cloud, "DELETE", "/v1/load-balancers/b", None).await.0,
+        204
+    );
+    let end = meter(&cloud).await;
+    assert_eq!(
+        (&end["perHour"], &end["perMonth"]),
+        (&json!(0.0), &json!(0.0))
+    );
+    assert!(so_far(&end) >= so_far(&one), "{one} {end}");
+    cloud.stop().await;
+}
+
+#[tokio::test]
 async fn only_mutating_calls_need_the_token() {
     let state = tempfile::tempdir().unwrap();
     let mut options = options(&state);

@@ -346,6 +346,43 @@ fn put_edits(cloud: &Cloud, body: &PutLoadBalancer, name: &str) -> Vec<Edit> {
     cloud.put(at(0), name, None, body).unwrap()
 }
 
+#[test]
+fn the_meter_counts_from_creation_until_gone_and_by_the_addresses_at_each_time() {
+    let mut cloud = cloud(10);
+    let mut both = rules(10);
+    both.ranges.push("fd00::1-fd00::4".parse().unwrap());
+    put(&mut cloud, 0, "a", &body(1)).unwrap();
+    // An edit, a state of the data plane and a tag change nothing.
+    put(&mut cloud, 5, "a", &body(2)).unwrap();
+    cloud.apply(cloud.tick(at(10)));
+    cloud.apply(cloud.report("a", Plane::Open));
+    let tags = BTreeMap::from([("k".to_owned(), Some("v".to_owned()))]);
+    cloud.apply(cloud.patch_tags("a", None, &tags).unwrap());
+    let counted = |cloud: &Cloud, now| {
+        let view = cloud.meter(at(now));
+        (view.load_balancers, view.public_addresses, view.so_far)
+    };
+    assert_eq!(counted(&cloud, 3_600), (1, 1, 0.0275));
+    // It is being deleted, and bills on until it is gone.
+    let (edits, _) = cloud.delete(at(3_600), "a", None).unwrap();
+    cloud.apply(edits);
+    assert_eq!(counted(&cloud, 3_605).0, 1);
+    cloud.apply(cloud.tick(at(3_610)));
+    let gone = counted(&cloud, 3_610);
+    assert_eq!((gone.0, gone.1), (0, 0));
+    assert!(gone.2 > 0.0275, "{gone:?}");
+    assert_eq!(counted(&cloud, 99_999), gone);
+    // IPv6 addresses cost nothing, and an IPv4 address from the time at which it is there.
+    let mut cloud = Cloud::new(both, Stored::default());
+    let mut six = body(1);
+    six.desired.families = vec![Family::V6];
+    put(&mut cloud, 0, "a", &six).unwrap();
+    assert_eq!(counted(&cloud, 3_600), (1, 0, 0.0225));
+    six.desired.families = vec![Family::V6, Family::V4];
+    put(&mut cloud, 3_600, "a", &six).unwrap();
+    assert_eq!(counted(&cloud, 7_200), (1, 1, 0.05));
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Put(u8, u16),
@@ -365,12 +402,13 @@ fn op() -> impl Strategy<Value = Op> {
 
 proptest! {
     /// For any sequence of calls: an address has one holder, sequence numbers have no gaps,
-    /// the quota holds, and the stored state reads back as the same cloud.
+    /// the quota holds, the meter is the sum of all lives, and the stored state reads back as the
+    /// same cloud.
     #[test]
     fn the_state_stays_consistent(ops in prop::collection::vec(op(), 1..80), latency in 0u64..3) {
         let mut cloud = cloud(latency);
         let mut records: BTreeMap<String, Record> = BTreeMap::new();
-        let mut now = 0;
+        let (mut now, mut past, mut meter) = (0, 0, Meter::default());
         for op in ops {
             let edits = match op {
                 Op::Put(name, port) => cloud.put(at(now), &format!("lb-{name}"), None, &body(port)).unwrap_or_default(),
@@ -389,7 +427,11 @@ proptest! {
                         prop_assert_eq!(change.seq, seq);
                     }
                     Edit::Put(record) => drop(records.insert(record.name.clone(), (**record).clone())),
-                    Edit::Drop(name) => drop(records.remove(name)),
+                    Edit::Drop(name) => {
+                        let gone = records.remove(name).map_or(at(now), |record| record.created_at);
+                        past += now - gone.as_second();
+                    }
+                    Edit::Meter(stored) => meter = *stored,
                     _ => {}
                 }
             }
@@ -400,9 +442,16 @@ proptest! {
             prop_assert!(records.len() <= 4, "there are four addresses");
             let names: Vec<&String> = cloud.names().collect();
             prop_assert_eq!(names, records.keys().collect::<Vec<_>>());
+            let lives = records.values().map(|record| now - record.created_at.as_second());
+            let view = cloud.meter(at(now));
+            prop_assert_eq!(view.load_balancers as usize, records.len());
+            let micros = (past + lives.sum::<i64>()) * 27_500 / 3_600;
+            let so_far = ballast_provider::Money::micros(micros.unsigned_abs()).dollars();
+            prop_assert_eq!(view.so_far.to_bits(), so_far.to_bits());
             prop_assert!(cloud.deadline().is_none_or(|deadline| deadline >= at(now) || !cloud.tick(at(now)).is_empty()));
         }
-        let again = Cloud::new(rules(latency), Stored { records: records.values().cloned().collect(), ..Stored::default() });
+        let again = Cloud::new(rules(latency), Stored { records: records.values().cloned().collect(), meter, ..Stored::default() });
+        prop_assert_eq!(again.meter(at(now)), cloud.meter(at(now)));
         for (name, record) in &records {
             prop_assert_eq!(again.record(name), Some(record));
         }

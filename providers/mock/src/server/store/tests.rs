@@ -94,6 +94,30 @@ fn the_identity_and_the_listeners_of_the_node_survive_a_restart() {
     assert_ne!(other.identity, first.identity);
 }
 
+/// Also that of a program without a meter: what is there counts from its creation.
+#[test]
+fn the_meter_survives_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    first(directory.path());
+    let (mut store, stored) = Store::open(directory.path()).unwrap();
+    let created = stored.records[0].created_at;
+    let one = crate::billed(&stored.records[0].addresses);
+    let hour = created + jiff::SignedDuration::from_hours(1);
+    let early = Meter::begin(hour, &stored.records);
+    let view = early.view(hour, one, &ballast_provider::Prices::AWS);
+    assert_eq!((view.since, view.so_far), (created, 0.0275));
+    store.commit(&[Edit::Meter(early)]).unwrap();
+    store.commit(&[Edit::Meter(stored.meter)]).unwrap();
+    drop(store);
+    let (_, again) = Store::open(directory.path()).unwrap();
+    assert_eq!(again.meter, stored.meter);
+    let fresh = tempfile::tempdir().unwrap();
+    let (store, stored) = Store::open(fresh.path()).unwrap();
+    drop(store);
+    let (_, again) = Store::open(fresh.path()).unwrap();
+    assert_eq!(again.meter, stored.meter, "it began with the state");
+}
+
 #[test]
 fn released_addresses_in_the_file_are_bounded() {
     let directory = tempfile::tempdir().unwrap();
