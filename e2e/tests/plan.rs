@@ -105,6 +105,7 @@ async fn without_a_cluster() -> Result<()> {
 
 /// In a namespace that is deleted while the cloud is down, and with another controller's finalizer.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one story")]
 async fn deletions_that_wait_explain_themselves() -> Result<()> {
     Plan {
         nodes: 1,

@@ -416,6 +416,10 @@ async fn take_stock(
                 Some(key) => context.ledger.record_on(id, class, key),
                 None => context.ledger.record(id, class),
             }
+            let there = context.services.get(&Name::from(id));
+            if there.is_none_or(|there| there.id.uid != id.uid) {
+                context.ledger.absent(id, class);
+            }
         }
     }
     Ok(())

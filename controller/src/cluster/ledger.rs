@@ -71,6 +71,8 @@ struct Count {
     places: usize,
     /// Those whose last try the provider refused.
     refused: usize,
+    /// Those whose Service is missing, or was.
+    absent: usize,
 }
 
 /// A place that is reserved.
@@ -90,6 +92,8 @@ struct Marks {
     is_refused: bool,
     /// It is proven that the Service does not exist any more.
     is_gone: bool,
+    /// The Service is missing in a list, and nothing proves that it is gone.
+    is_absent: bool,
     /// Apart, because most Services share nothing.
     sharing: Option<Box<Sharing>>,
 }
@@ -241,6 +245,7 @@ impl Ledger {
         entries.retain(|(entry, marks)| {
             let goes = entry.id.uid == id.uid && &*entry.class == class;
             removed.refused += usize::from(goes && marks.is_refused);
+            removed.absent += usize::from(goes && marks.is_absent);
             removed.all += usize::from(goes);
             removed.places += usize::from(goes && entry.proven);
             !goes
@@ -253,6 +258,7 @@ impl Ledger {
             count.all -= removed.all;
             count.places -= removed.places;
             count.refused -= removed.refused;
+            count.absent -= removed.absent;
         }
     }
 
@@ -276,6 +282,29 @@ impl Ledger {
         if let Some(marks) = self.lock().marks(id, class) {
             marks.is_gone = true;
         }
+    }
+
+    /// Records that a Service is missing in a list. What it has stays until it is proven to be gone.
+    pub fn absent(&self, id: &ServiceId, class: &str) {
+        let mut inner = self.lock();
+        let news = inner
+            .marks(id, class)
+            .is_some_and(|marks| !std::mem::replace(&mut marks.is_absent, true));
+        if let Some(count) = inner.per_class.get_mut(class) {
+            count.absent += usize::from(news);
+        }
+    }
+
+    /// The entries of a class whose Services are missing, or were.
+    pub fn absents(&self, class: &str) -> Vec<Entry> {
+        let inner = self.lock();
+        if inner.of(class).absent == 0 {
+            return Vec::new();
+        }
+        let all = inner.entries.values().flatten();
+        all.filter(|(entry, marks)| &*entry.class == class && marks.is_absent && !marks.is_gone)
+            .map(|(entry, _)| entry.clone())
+            .collect()
     }
 
     /// A watch has reported the deletion of this Service.

@@ -145,20 +145,7 @@ fn leader_tasks(
             targets: shared.targets.clone(),
             metrics: shared.metrics.providers.clone(),
             clock: Arc::clone(&options.clock),
-            send_class_event: Arc::new({
-                let (recorder, board) = (recorder.clone(), shared.board.clone());
-                move |class, is_shared, what| {
-                    let Some(uid) = board.snapshot().get(class).map(|it| it.uid.clone()) else {
-                        return;
-                    };
-                    let event = if is_shared {
-                        Event::IdentityShared
-                    } else {
-                        Event::Orphaned
-                    };
-                    recorder.class_event(class, &uid, event(what.to_owned()));
-                }
-            }),
+            send_class_event: class_events(recorder.clone(), shared.board.clone()),
             send_changed: Arc::new(move |id, what| recorder.event(id, Event::changed(what))),
             fence,
         },
@@ -193,6 +180,21 @@ fn leader_tasks(
         },
         other_controllers: options.other_controllers.clone(),
     }
+}
+
+/// Sends events about classes.
+fn class_events(recorder: Recorder, board: Board) -> instance::SendClassEvent {
+    Arc::new(move |class, is_shared, what| {
+        let Some(uid) = board.snapshot().get(class).map(|it| it.uid.clone()) else {
+            return;
+        };
+        let event = if is_shared {
+            Event::IdentityShared
+        } else {
+            Event::Orphaned
+        };
+        recorder.class_event(class, &uid, event(what.to_owned()));
+    })
 }
 
 /// Runs until a task fails; that ends the process.

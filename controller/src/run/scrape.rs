@@ -220,6 +220,9 @@ fn provider_calls(
     Ok(())
 }
 
+/// Name, help and value of a gauge.
+type Count = (&'static str, &'static str, fn(&Found) -> usize);
+
 /// What the last survey of each class has found. Only the leader surveys.
 fn orphans(encoder: &mut DescriptorEncoder<'_>, classes: &Classes) -> Result<(), fmt::Error> {
     let all = || {
@@ -229,7 +232,7 @@ fn orphans(encoder: &mut DescriptorEncoder<'_>, classes: &Classes) -> Result<(),
             (ClassLabels { class }, found)
         })
     };
-    let counts: [(&str, &str, fn(&Found) -> usize); 4] = [
+    let counts: [Count; 4] = [
         (
             "ballast_orphans",
             "Services that do not exist and still have a load balancer, by class, as of the last survey",

@@ -267,6 +267,11 @@ impl ServiceWatch {
                 self.ledger.relisted();
                 // What is recorded and not in the list any more may be released by absence.
                 for name in self.ledger.names() {
+                    let uid = self.store.get(&name).map(|it| Arc::clone(&it.id.uid));
+                    // Before anybody's turn: what they share with others must stay.
+                    for entry in self.ledger.left_behind(&name, uid.as_deref()) {
+                        self.ledger.absent(&entry.id, &entry.class);
+                    }
                     self.queue.add(name);
                 }
             }

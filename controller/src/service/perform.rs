@@ -297,7 +297,9 @@ impl Performer {
         match full {
             Some((view, max)) if self.ledger.places(class) >= max => {
                 let all = self.services.all();
-                let refusal = quota_exceeded(service, view, max, &all, &self.ledger);
+                let refusal = quota_exceeded(service, view, max, &all, &|other| {
+                    self.ledger.has_place(&other.id, &view.name)
+                });
                 let desired = Desired::refused(service, &refusal, false);
                 if self.ledger.refuses_any(class) {
                     self.look_again(service);

@@ -129,6 +129,7 @@ impl Reconciler {
         let mut absent = Outcome::Ignored;
         for entry in ledger.left_behind(name, uid) {
             if !may_release_absent(&entry, classes, ledger) {
+                ledger.absent(&entry.id, &entry.class);
                 continue;
             }
             absent = absent.and(self.release_absent(&entry, classes).await);

@@ -136,6 +136,7 @@ fn while_a_namespace_is_finalized_by_force() {
         lab.rest(5).await;
         lab.api.strip(WEB);
         lab.gone(Kind::Service, WEB).await;
+        younger_service(lab);
     });
 }
 
@@ -206,7 +207,14 @@ fn finalizers_are_stripped_by_hand_while_up() {
         lab.api.strip(WEB);
         lab.api.delete(Kind::Service, WEB);
         lab.gone(Kind::Service, WEB).await;
+        younger_service(lab);
     });
+}
+
+/// If the controller was down, only the cloud knows of the load balancer. It is deleted once a younger
+/// Service shows that the API server is not one of before.
+fn younger_service(lab: &mut Lab) {
+    lab.api.create_service(&Svc::new("elsewhere/younger"));
 }
 
 /// A Service that is not being deleted gets its finalizer back.

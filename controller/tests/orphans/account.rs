@@ -63,7 +63,7 @@ impl Account {
         let mut state = self.state();
         if state.failing > 0 {
             state.failing -= 1;
-            return Err(if state.failing % 2 == 0 {
+            return Err(if state.failing.is_multiple_of(2) {
                 ProviderError::Throttled {
                     retry_after: Duration::from_secs(1),
                 }

@@ -8,6 +8,7 @@
 //!
 //! `ORPHAN_HISTORIES` sets the number of histories, `ORPHAN_SEED` the first seed.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a failure is a panic
 #![allow(unreachable_pub)] // one program
 
 mod account;

@@ -53,6 +53,7 @@ struct Controller {
     shared: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 struct Cluster {
     uid: String,
     name: String,
@@ -706,7 +707,7 @@ impl World {
                         || tags.contains_key(RETAINED)
                         || !tags.contains_key(CLUSTER)
                         || !tags.contains_key(mark::SERVICE_UID)
-                        || self.has_a_kept_part(&state.objects, uid)
+                        || Self::has_a_kept_part(&state.objects, uid)
                 }
             };
             assert!(may_stay, "{id} is left: {tags:?}\n{}", self.story());
@@ -724,7 +725,7 @@ impl World {
     }
 
     /// Whoever keeps one part keeps all of it.
-    fn has_a_kept_part(&self, objects: &BTreeMap<String, Object>, uid: &str) -> bool {
+    fn has_a_kept_part(objects: &BTreeMap<String, Object>, uid: &str) -> bool {
         let of = objects.values();
         let mut of = of.filter(|it| it.service.as_deref() == Some(uid));
         of.any(|it| it.tags.contains_key(KEEP) && it.tags.contains_key(CLUSTER))

@@ -338,9 +338,9 @@ impl Lab {
 
     /// Checks that nothing is written, now and after a restart (invariant 3).
     pub async fn assert_steady(&mut self) {
-        // The counters of a class are written with a delay.
+        // The counters of a class, and what a survey has found, are written with a delay.
         self.led().await;
-        self.rest(12).await;
+        self.rest(25).await;
         let mark = self.journal.mark();
         self.restart().await;
         self.led().await;

@@ -52,7 +52,7 @@ async fn gitops_brings_nothing_back() -> Result<()> {
         site.lab.kubectl(&tool.applies()).await?;
         all_are_served(site).await?;
         let before = class_uid(site).await?;
-        let (_, since) = tokio::try_join!(
+        let ((), since) = tokio::try_join!(
             async {
                 let said = teardown(&hook, &["--wait", "--timeout", "55s"]).await?;
                 ensure!(said.code == Some(0), "{said:?}");

@@ -1,5 +1,5 @@
 //! What load balancers cost: one table of prices, and the sums of it. Commands, metrics and the
-//! mock cloud's meter use the same one; `docs/costs.md` explains it to people.
+//! mock cloud's meter use the same one; `docs/plan.md` has it for people.
 //!
 //! The numbers are estimates: traffic, capacity units, and discounts are not in them. Amounts are
 //! whole micro-dollars, so that sums do not depend on their order.

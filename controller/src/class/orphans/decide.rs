@@ -145,20 +145,21 @@ pub fn decide(look: &Look<'_>, memory: &mut Memory) -> Steps {
             }));
             continue;
         }
-        in_use.extend(group.objects.iter().copied().filter(rest));
-        // The load balancer is the others'.
-        let shared = group.objects.iter();
-        let shared = shared.filter(|it| it.kind != Kind::TargetGroup && !rest(it));
-        in_use.extend(shared);
-        orphans.extend(absent.iter().map(|id| {
-            Absent {
+        // The load balancer is the others', whichever of them its tags name.
+        let has_parts = (group.objects.iter()).any(|it| it.kind == Kind::TargetGroup);
+        let is_part = |it: &Owned| it.kind == Kind::TargetGroup || !has_parts;
+        let objects = group.objects.iter().copied();
+        in_use.extend(objects.filter(|it| rest(it) || !is_part(it)));
+        orphans.extend(absent.iter().filter_map(|id| {
+            let objects = group.objects.iter().copied();
+            let objects = objects.filter(|it| is_part(it) && it.services.contains(id));
+            let objects: Vec<&Owned> = objects.collect();
+            (!objects.is_empty()).then_some(Absent {
                 id,
                 key,
-                objects: (group.objects.iter().copied())
-                    .filter(|it| it.kind == Kind::TargetGroup && it.services.contains(id))
-                    .collect(),
+                objects,
                 billed: Billed::default(),
-            }
+            })
         }));
     }
     steps.clear = (in_use.iter())
@@ -220,16 +221,19 @@ fn judge(
     for one in orphans {
         let name = (one.id.clone(), one.key.clone());
         let verdict = if shared {
-            Verdict::Reported
+            Some(Verdict::Reported)
         } else if (look.going)(one.id) {
-            Verdict::Deleted
+            // A release takes a moment. What is left at the next survey is worth a word.
+            let again = memory.shown.get(&name).copied();
+            shown.insert(name, again.unwrap_or(look.now));
+            again.map(|_| Verdict::Deleted)
         } else if look.policy.draining {
             due.push(verdicts.len());
-            Verdict::Deleted
+            Some(Verdict::Deleted)
         } else if !look.policy.delete {
-            Verdict::Reported
+            Some(Verdict::Reported)
         } else if one.is_younger_than(look.newest) {
-            Verdict::Younger
+            Some(Verdict::Younger)
         } else {
             let since = one.tagged_since();
             let ends = since.and_then(|since| since.checked_add(look.policy.grace).ok());
@@ -240,7 +244,7 @@ fn judge(
                 let missing = one.objects.iter().filter(|it| it.orphaned_at().is_none());
                 steps.tag.extend(missing.map(|it| (*it).clone()));
             }
-            match ends {
+            Some(match ends {
                 // A survey of this process has shown it before.
                 Some(ends) if ends <= look.now && again.is_some_and(|at| at < look.now) => {
                     due.push(verdicts.len());
@@ -248,7 +252,7 @@ fn judge(
                 }
                 Some(ends) => Verdict::Due(ends.max(first)),
                 None => Verdict::Due(look.now.checked_add(look.policy.grace).unwrap_or(look.now)),
-            }
+            })
         };
         verdicts.push(verdict);
     }
@@ -258,7 +262,7 @@ fn judge(
         let one = &orphans[number];
         let name = (one.id.clone(), one.key.clone());
         if steps.found.halt.is_some() {
-            verdicts[number] = Verdict::Reported;
+            verdicts[number] = Some(Verdict::Reported);
             continue;
         }
         if !memory.deleted.iter().any(|(_, known)| *known == name) {
@@ -268,12 +272,14 @@ fn judge(
     }
     let orphans = orphans.iter().zip(verdicts);
     steps.found.orphans = orphans
-        .map(|(one, verdict)| Orphan {
-            id: one.id.clone(),
-            key: one.key.clone(),
-            name: name_of(&one.objects),
-            billed: one.billed,
-            verdict,
+        .filter_map(|(one, verdict)| {
+            Some(Orphan {
+                id: one.id.clone(),
+                key: one.key.clone(),
+                name: name_of(&one.objects),
+                billed: one.billed,
+                verdict: verdict?,
+            })
         })
         .collect();
 }

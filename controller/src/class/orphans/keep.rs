@@ -113,6 +113,7 @@ async fn survey(
             "this process is no longer the leader",
         ));
     }
+    forget_what_is_not_there(context, class, &objects);
     let now = (context.clock)();
     let steps = choose(context, class, &objects, policy, memory, now);
     let sign = Sign {
@@ -131,6 +132,24 @@ async fn survey(
         context.queue.add(Name::from(id));
     }
     Ok(steps)
+}
+
+/// Somebody has deleted what a missing Service had: its place in the class is free.
+fn forget_what_is_not_there(context: &Context, class: &str, objects: &[Owned]) {
+    for entry in context.ledger.absents(class) {
+        let there = objects
+            .iter()
+            .any(|object| object.services.contains(&entry.id));
+        let name = Name::from(&entry.id);
+        let returned = context
+            .services
+            .get(&name)
+            .is_some_and(|it| it.id == entry.id);
+        if !there && !returned {
+            context.ledger.forget(&entry.id, class);
+            context.queue.add(name);
+        }
+    }
 }
 
 /// The Services are read after the survey: one that it shows exists in the store, unless it is gone.

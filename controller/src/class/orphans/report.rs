@@ -1,6 +1,6 @@
 //! What a survey has found, for the condition, the event, the metrics and `ballast status`. Pure.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use ballast_provider::{Billed, Key, Prices, ServiceId};
 use jiff::Timestamp;
@@ -121,7 +121,7 @@ impl Found {
             (&self.unnamed, "without the name of a Service in the tags"),
         ];
         for (names, what) in apart.into_iter().filter(|(names, _)| !names.is_empty()) {
-            says.push_str(&format!(". {} {what}", names.len()));
+            let _ = write!(says, ". {} {what}", names.len());
         }
         says
     }

@@ -431,6 +431,10 @@ fn what_is_being_released_is_not_tagged() {
     world.going.insert(id("going"));
     let steps = world.look();
     assert_eq!((steps.tag, steps.gone), (vec![], vec![]));
+    assert_eq!(steps.found.orphans, [], "it takes a moment");
+    world.wait(HALF);
+    let steps = world.look();
+    assert_eq!((steps.tag, steps.gone), (vec![], vec![]));
     assert_eq!(steps.found.orphans[0].verdict, Verdict::Deleted);
 }
 

@@ -68,10 +68,10 @@ pub fn choose(report: &Report, choice: &Choice<'_>) -> Result<Option<Plan>, Choi
         [] => return Ok(None),
         [one] => one,
         _ => {
-            let names = clusters.iter().map(|one| one.uid.as_str());
-            let names: Vec<&str> = names.collect();
+            let uids = clusters.iter().map(|one| one.uid.as_str());
+            let uids: Vec<&str> = uids.collect();
             let account = report.account.clone();
-            return Err(ChoiceError::Several(account, names.join(", ")));
+            return Err(ChoiceError::Several(account, uids.join(", ")));
         }
     };
     let called = || cluster.called().to_owned();

@@ -74,6 +74,7 @@ Exit status:
 
 /// Flags of `ballast orphans`.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct OrphansArgs {
     /// Where to look.
     #[command(flatten)]
@@ -136,6 +137,9 @@ pub enum Format {
 
 /// A time such as `3d`, `12h` or `90m`, for a flag.
 fn days(text: &str) -> Result<Duration, String> {
+    if text.is_empty() {
+        return Err("not a time such as 3d, 12h or 90m".to_owned());
+    }
     let Some(number) = text.strip_suffix('d') else {
         return time(text).map_err(|_| "not a time such as 3d, 12h or 90m".to_owned());
     };
@@ -148,9 +152,10 @@ fn days(text: &str) -> Result<Duration, String> {
 /// Lists, and deletes if asked to. `stop` completes on a signal.
 pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<ExitCode> {
     let clouds = args.clouds.clouds().map_err(WrongUsage)?;
-    let live = match args.compare {
-        true => Some(cluster::live(&args.current.client()?).await?),
-        false => None,
+    let live = if args.compare {
+        Some(cluster::live(&args.current.client()?).await?)
+    } else {
+        None
     };
     let mut left = false;
     let mut reports = Vec::new();
@@ -164,7 +169,7 @@ pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<Exit
             Format::Json => render::json(&reports, &prices)?,
             Format::Csv => render::csv(&reports, &prices),
         })?;
-        let gone = reports.iter().any(|report| report.is_anything_left());
+        let gone = reports.iter().any(Report::is_anything_left);
         return Ok(if gone {
             ExitCode::from(NOT_YET)
         } else {

@@ -165,7 +165,7 @@ impl Cluster {
                 class,
                 writer: String::new(),
             };
-            let signs = objects.iter().filter_map(|it| it.last_seen());
+            let signs = objects.iter().filter_map(Owned::last_seen);
             let seen = signs.map(|sign| sign.at).max();
             Item {
                 is_fresh: self::is_alive(seen, not_seen_for, now),

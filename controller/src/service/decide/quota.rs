@@ -9,7 +9,6 @@ use super::endpoints::bare_member;
 use super::{BLOCKS, World};
 use crate::class::ClassView;
 use crate::cluster::conditions::ACCEPTED;
-use crate::cluster::ledger::Ledger;
 use crate::cluster::view::{ServiceView, oldest_first};
 use crate::service::group::Declined;
 
@@ -35,13 +34,18 @@ pub(super) fn quota(
         .filter(|other| last || other.age() < service.age())
         .filter(|other| other.id != service.id)
         .filter(|other| waits_for_a_place(other, class, world))
-        .take(free)
-        .count();
-    if earlier < free {
+        .cloned();
+    // The oldest of them: the message must not depend on who has had a turn.
+    let mut next = oldest_first(earlier.collect());
+    next.truncate(free);
+    if next.len() < free {
         return Ok(());
     }
+    let has = |other: &Arc<ServiceView>| {
+        world.ledger.has_place(&other.id, &class.name) || next.iter().any(|it| it.id == other.id)
+    };
     Err(Declined {
-        refusal: quota_exceeded(service, class, max, &all, world.ledger),
+        refusal: quota_exceeded(service, class, max, &all, &has),
         // One that is refused by the provider takes a place during each try.
         provisional: world.ledger.refuses_any(&class.name),
     })
@@ -82,19 +86,20 @@ fn could_have_a_place(service: &ServiceView, class: &ClassView, world: &World<'_
     provider.validate(&alone).is_ok()
 }
 
-/// The refusal of a Service whose class has no free place. It names Services of its own namespace
-/// and counts the others: whoever may only create Services must not learn of other namespaces.
+/// The refusal of a Service whose class has no free place. `has`: who has a place, or gets the next one.
+/// It names Services of its own namespace and counts the others: whoever may only create Services
+/// must not learn of other namespaces.
 pub fn quota_exceeded(
     service: &ServiceView,
     class: &ClassView,
     max: usize,
     services: &[Arc<ServiceView>],
-    ledger: &Ledger,
+    has: &dyn Fn(&Arc<ServiceView>) -> bool,
 ) -> Refusal {
     let mine = services
         .iter()
         .filter(|other| other.id.namespace == service.id.namespace)
-        .filter(|other| ledger.has_place(&other.id, &class.name));
+        .filter(|other| has(other));
     let mine = oldest_first(mine.cloned().collect());
     let named: Vec<&str> = mine.iter().take(NAMED).map(|one| &*one.id.name).collect();
     let taken = match (named.as_slice(), mine.len() - named.len()) {
@@ -132,6 +137,7 @@ pub fn quota_exceeded(
 mod tests {
     use super::*;
     use crate::class::Classes;
+    use crate::cluster::ledger::Ledger;
 
     fn class() -> ClassView {
         let classes = Classes::test([ClassView::test("local")]);
@@ -179,7 +185,9 @@ mod tests {
             let asks = of("shop", "new", 99);
             all.push(Arc::clone(&asks));
             let max = holders.len();
-            let refusal = quota_exceeded(&asks, &class(), max, &all, &ledger);
+            let refusal = quota_exceeded(&asks, &class(), max, &all, &|it| {
+                ledger.has_place(&it.id, "local")
+            });
             let expected = format!(
                 "LoadBalancerClass local allows {max} load balancers (spec.maxLoadBalancers), {says}{tail}"
             );
@@ -187,10 +195,12 @@ mod tests {
             assert!(!refusal.message.contains("hidden"), "{}", refusal.message);
             // The order of the store does not matter.
             all.reverse();
-            let again = quota_exceeded(&asks, &class(), max, &all, &ledger);
+            let again = quota_exceeded(&asks, &class(), max, &all, &|it| {
+                ledger.has_place(&it.id, "local")
+            });
             assert_eq!(again, refusal);
         }
-        let refusal = quota_exceeded(&of("shop", "a", 1), &class(), 0, &[], &Ledger::default());
+        let refusal = quota_exceeded(&of("shop", "a", 1), &class(), 0, &[], &|_| false);
         assert!(refusal.message.contains("so it serves none"), "{refusal}");
     }
 }

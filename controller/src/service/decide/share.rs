@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ballast_provider::{Key, LoadBalancer, Provider, Reason, Refusal};
+use ballast_provider::{Key, LoadBalancer, Provider, Reason, Refusal, ServiceId};
 
 use super::endpoints::member;
 use super::keep::accepted_before;
@@ -109,7 +109,17 @@ pub(super) fn assemble(
         .filter_map(|other| others.sharer(other))
         .collect();
     sharers.push(own);
-    group(key, service, sharers, &rules)
+    let mut group = group(key, service, sharers, &rules)?;
+    let absent = world.ledger.absents(&class.name);
+    let absent: Vec<&ServiceId> = (absent.iter().map(|entry| (entry, &entry.id)))
+        .filter(|(entry, id)| entry.keys.contains(key) && !all.iter().any(|it| it.id == **id))
+        .map(|(_, id)| id)
+        .collect();
+    for balancer in std::iter::once(&mut group.balancer).chain(&mut group.fallbacks) {
+        // Nothing proves that they are gone, so their part stays.
+        balancer.kept.extend(absent.iter().map(|id| (*id).clone()));
+    }
+    Ok(group)
 }
 
 /// What a Service asks for, without the addresses that it cannot have, and why it cannot.
