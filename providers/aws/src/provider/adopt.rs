@@ -57,6 +57,12 @@ impl Inner {
             Box::pin(self.prepare(client, record, balancer, adopted, id)).await?;
             // Whoever releases it looks for it by its name, although the call has no answer.
             record.tried.load_balancers.insert(name.clone());
+            // arn:…:targetgroup/NAME/ID
+            let kept = objects
+                .iter()
+                .filter_map(|arn| arn.split_once(":targetgroup/"));
+            let kept = kept.filter_map(|(_, rest)| Some(rest.split('/').next()?.to_owned()));
+            record.tried.target_groups.extend(kept);
             let call = self.marks(&record.key, id, objects);
             match self.execute(client, record, &[call], "").await {
                 Ended::Done => {

@@ -352,7 +352,9 @@ pub(super) fn addresses(observed: &Observed) -> Vec<Address> {
 /// Removes what may differ between two runs: times, and the choice of addresses.
 pub(super) fn stable(contents: BTreeMap<String, Object>) -> BTreeMap<String, (usize, Object)> {
     let stable = |mut object: Object| {
-        object.tags.remove(mark::CREATED_AT);
+        object
+            .tags
+            .retain(|key, _| !mark::NOTES.contains(&key.as_str()));
         if let Some(retained) = object.tags.get_mut(mark::RETAINED) {
             retained.clear();
         }
