@@ -82,6 +82,18 @@ struct Vacant {
     is_limited: bool,
 }
 
+/// Whether the Service of an entry exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Presence {
+    /// As far as it is known.
+    #[default]
+    Listed,
+    /// It is missing in a list, and nothing proves that it is gone.
+    Absent,
+    /// It is proven that it does not exist any more.
+    Gone,
+}
+
 #[derive(Debug, Default)]
 struct Marks {
     began: Option<Instant>,
@@ -90,10 +102,7 @@ struct Marks {
     vacant: Option<Vacant>,
     /// The provider refused the last try, and there is nothing there.
     is_refused: bool,
-    /// It is proven that the Service does not exist any more.
-    is_gone: bool,
-    /// The Service is missing in a list, and nothing proves that it is gone.
-    is_absent: bool,
+    presence: Presence,
     /// Apart, because most Services share nothing.
     sharing: Option<Box<Sharing>>,
 }
@@ -245,7 +254,7 @@ impl Ledger {
         entries.retain(|(entry, marks)| {
             let goes = entry.id.uid == id.uid && &*entry.class == class;
             removed.refused += usize::from(goes && marks.is_refused);
-            removed.absent += usize::from(goes && marks.is_absent);
+            removed.absent += usize::from(goes && marks.presence == Presence::Absent);
             removed.all += usize::from(goes);
             removed.places += usize::from(goes && entry.proven);
             !goes
@@ -279,32 +288,7 @@ impl Ledger {
     /// Records that a Service is proven not to exist any more: a watch has reported its deletion, or
     /// surveys of the cloud agree ([`crate::class::orphans`]).
     pub fn gone(&self, id: &ServiceId, class: &str) {
-        if let Some(marks) = self.lock().marks(id, class) {
-            marks.is_gone = true;
-        }
-    }
-
-    /// Records that a Service is missing in a list. What it has stays until it is proven to be gone.
-    pub fn absent(&self, id: &ServiceId, class: &str) {
-        let mut inner = self.lock();
-        let news = inner
-            .marks(id, class)
-            .is_some_and(|marks| !std::mem::replace(&mut marks.is_absent, true));
-        if let Some(count) = inner.per_class.get_mut(class) {
-            count.absent += usize::from(news);
-        }
-    }
-
-    /// The entries of a class whose Services are missing, or were.
-    pub fn absents(&self, class: &str) -> Vec<Entry> {
-        let inner = self.lock();
-        if inner.of(class).absent == 0 {
-            return Vec::new();
-        }
-        let all = inner.entries.values().flatten();
-        all.filter(|(entry, marks)| &*entry.class == class && marks.is_absent && !marks.is_gone)
-            .map(|(entry, _)| entry.clone())
-            .collect()
+        self.lock().set_presence(id, class, Presence::Gone);
     }
 
     /// A watch has reported the deletion of this Service.
@@ -314,9 +298,29 @@ impl Ledger {
         }
     }
 
+    /// Records that a Service is missing in a list. What it has stays until it is proven to be gone.
+    pub fn absent(&self, id: &ServiceId, class: &str) {
+        self.lock().set_presence(id, class, Presence::Absent);
+    }
+
+    /// The entries of a class whose Services are missing, or were.
+    pub fn absents(&self, class: &str) -> Vec<Entry> {
+        let inner = self.lock();
+        if inner.of(class).absent == 0 {
+            return Vec::new();
+        }
+        let all = inner.entries.values().flatten();
+        let absent = |marks: &Marks| marks.presence == Presence::Absent;
+        all.filter(|(entry, marks)| &*entry.class == class && absent(marks))
+            .map(|(entry, _)| entry.clone())
+            .collect()
+    }
+
     /// Whether it is proven that a Service does not exist any more.
     pub fn is_gone(&self, id: &ServiceId, class: &str) -> bool {
-        self.lock().marks(id, class).is_some_and(|it| it.is_gone)
+        let mut inner = self.lock();
+        let marks = inner.marks(id, class);
+        marks.is_some_and(|it| it.presence == Presence::Gone)
     }
 
     /// All entries of a name.
@@ -467,6 +471,21 @@ impl Inner {
             count.refused -= usize::from(refused);
         }
         self.insert(id, class)
+    }
+
+    /// What is proven stays so.
+    fn set_presence(&mut self, id: &ServiceId, class: &str, presence: Presence) {
+        let Some(marks) = self.marks(id, class) else {
+            return;
+        };
+        if marks.presence == Presence::Gone {
+            return;
+        }
+        let before = std::mem::replace(&mut marks.presence, presence);
+        if let Some(count) = self.per_class.get_mut(class) {
+            count.absent += usize::from(presence == Presence::Absent);
+            count.absent -= usize::from(before == Presence::Absent);
+        }
     }
 
     /// Adds a balancer that the Service asks for.

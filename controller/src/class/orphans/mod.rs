@@ -13,14 +13,14 @@
 //!                            the ledger ─▶ the queue ─▶ the turn that releases, as for any Service
 //! ```
 //!
-//! [`decide`] chooses and is pure; [`keep`] does the I/O, in the task of the class. It deletes
+//! [`decide()`] chooses and is pure; [`keep()`] does the I/O, in the task of the class. It deletes
 //! nothing itself: it says in the ledger that a Service is proven to be gone, and the Service's next
 //! turn releases what it had, with the same locks, checks and retries as always.
 //!
 //! What proves that a Service is gone? A watch that reports its deletion does: such a Service is
 //! released at once and never comes here. That a list does not have it does not: the list may come
 //! from a backup, or this cluster may be a copy of the one that made the load balancer. Hence two
-//! complete surveys, the grace between them, and a breaker ([`decide`]).
+//! complete surveys, the grace between them, and a breaker ([`decide()`]).
 //!
 //! It also writes the sign of life on everything that is in use, once a day ([`LAST_SEEN`]).
 //!
