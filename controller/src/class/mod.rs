@@ -343,7 +343,7 @@ impl Classes {
     }
 
     /// Why nothing of a class is deleted, if a copy of this cluster uses the same load balancers.
-    pub fn is_shared_with_a_copy(&self, name: &str) -> Option<Refusal> {
+    pub fn refusal_of_a_copy(&self, name: &str) -> Option<Refusal> {
         let message = self.found.get(name)?.shared_message()?;
         Some(Refusal::new(Reason::IdentityShared, message))
     }

@@ -293,7 +293,8 @@ fn of_survey(found: Option<&Arc<Found>>, before: &[Condition]) -> Vec<Condition>
         let known = known.filter(|it| [ORPHANED, IDENTITY_SHARED].contains(&&*it.type_));
         return known.cloned().collect();
     };
-    let orphaned = (!found.orphans.is_empty()).then(|| {
+    let any = !(found.orphans.is_empty() && found.unnamed.is_empty());
+    let orphaned = any.then(|| {
         let message = text::message(&found.message());
         condition(ORPHANED, true, "NoService", message)
     });

@@ -25,6 +25,9 @@ pub fn next_step(reason: &str, class: &str) -> String {
         "Nothing is to be done: Ballast goes on when the cloud permits it".to_owned()
     } else if is(Reason::Releasing) {
         "Nothing is to be done while the cloud deletes it; if it takes long, look at the object that the message names".to_owned()
+    } else if is(Reason::IdentityShared) {
+        "Find the other cluster with the same UID: docs/runbooks.md, BallastIdentityShared"
+            .to_owned()
     } else if is(Reason::Released) {
         "Ballast is done. The owner of the finalizer must remove it: kubectl get service -o yaml shows metadata.finalizers".to_owned()
     } else {
@@ -67,6 +70,10 @@ mod tests {
     #[test]
     fn every_reason_has_a_next_step() {
         for (reason, words) in [
+            (
+                Reason::IdentityShared,
+                "the other cluster with the same UID",
+            ),
             (Reason::ClassNotFound, "Create LoadBalancerClass edge again"),
             (Reason::ClassNotReady, "kubectl describe lbclass edge"),
             (Reason::AccessDenied, "remove the protection"),

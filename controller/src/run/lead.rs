@@ -91,6 +91,8 @@ fn leader_tasks(
     fence: Fence,
     recorder: Recorder,
 ) -> LeaderTasks {
+    let signature = format!("{:016x}", rand::random::<u64>());
+    info!(signature, "signs its tags in clouds");
     let finalizer_requested = Arc::new(Notify::new());
     let writer = Writer::new(
         Requests::new(shared.client.clone(), shared.metrics.writes.clone()),
@@ -137,7 +139,7 @@ fn leader_tasks(
             writer: writer.clone(),
             factory: Arc::clone(&options.factory),
             cluster: (cluster, options.cluster_name.clone()),
-            signature: format!("{:016x}", rand::random::<u64>()),
+            signature,
             services: Arc::clone(&shared.services),
             board: shared.board.clone(),
             queue: shared.queue.clone(),

@@ -288,7 +288,7 @@ fn release(
             format!("LoadBalancerClass {class}: {message}"),
         );
     }
-    if let Some(shared) = classes.is_shared_with_a_copy(class) {
+    if let Some(shared) = classes.refusal_of_a_copy(class) {
         return wait(shared.reason, shared.message);
     }
     match classes.instances.get(class) {

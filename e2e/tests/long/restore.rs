@@ -12,7 +12,7 @@ use ballast_e2e::eventually;
 use serde_json::json;
 
 use crate::common::crowd::LOCAL;
-use crate::common::{Plan, SOON, Site, addresses};
+use crate::common::{CLASS, Plan, SOON, Site, addresses};
 
 const REPLICA: &str = "ballast-1";
 /// The controller keeps its Lease while the API server restarts: a new process would list all
@@ -28,6 +28,7 @@ async fn a_restored_etcd_is_noticed_and_the_cloud_is_corrected() -> Result<()> {
     Plan {
         nodes: 1,
         controller: PATIENT,
+        class: Some("orphans: Delete, orphanGracePeriod: 20s"),
         ..Plan::new("t-restore")
     }
     .run(async |site| {
@@ -54,11 +55,27 @@ async fn a_restored_etcd_is_noticed_and_the_cloud_is_corrected() -> Result<()> {
         listens(site, "edited", 81).await?;
         eventually(HEALED, || async {
             listens(site, "edited", 80).await?;
-            // The Service that exists again has a load balancer, the other one has none.
-            site.converges_within(2, TRY).await
+            // The Service that exists again has a load balancer.
+            let there = site.in_cloud("deleted").await?;
+            there.context("it has none yet").map(drop)
         })
         .await?;
         println!("corrected {:.1?} after the restore", restored.elapsed());
+        // What is younger than everything in the backup is only reported: another backup may have it.
+        eventually(HEALED, || async {
+            let class = site
+                .lab
+                .kubectl(&["get", "lbclass", CLASS, "-o", "yaml"])
+                .await?;
+            let says = class.contains("younger than every Service here");
+            ensure!(says, "the class reports no orphan: {class}");
+            Ok(())
+        })
+        .await?;
+        ensure!(site.in_cloud("newer").await?.is_some(), "it was deleted");
+        // From now on the API server is younger.
+        site.create("younger", LOCAL).await?;
+        eventually(HEALED, || site.converges_within(3, TRY)).await?;
 
         let after = site.programmed("edited").await?;
         ensure!(addresses(&after) == before, "the address changed");

@@ -303,8 +303,11 @@ pub trait Inventory: Send + Sync {
 /// Whether something serves, whatever its tags say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// It has a target that is healthy or that runs, in words for people.
+    /// It has a target that is healthy, in words for people.
     Serves(String),
+    /// A target is an instance that runs, although none is healthy: in words for people. In a cluster that exists,
+    /// nodes run whatever they serve.
+    Runs(String),
     /// Nothing says that it is in use.
     Silent,
     /// It cannot be deleted as long as the cloud protects it, in words for people.

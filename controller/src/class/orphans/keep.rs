@@ -24,6 +24,8 @@ use crate::cluster::view::Name;
 const SURVEY: Duration = Duration::from_mins(30);
 /// The first survey is made so long after the start at most: lists may lag behind the former leader.
 const FIRST: Duration = Duration::from_secs(90);
+/// Between two surveys of a class that drains and has something.
+const DRAINING: Duration = Duration::from_secs(10);
 /// Between two tries of a survey that failed.
 const AGAIN: Duration = Duration::from_mins(1);
 /// A survey of thousands of objects waits for its turns among AWS's limits.
@@ -44,7 +46,7 @@ pub async fn keep(
     let mut memory = Memory::new(context.fence.former());
     let mut found = Found::default();
     let mut policy = policy_of(context, class);
-    let mut due = Instant::now() + interval(&policy).min(FIRST);
+    let mut due = Instant::now() + interval(context, class, &policy).min(FIRST);
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(due) => {
@@ -53,12 +55,12 @@ pub async fn keep(
                         report(context, class, &found, &steps.found);
                         found = steps.found;
                         seat.found(&found);
-                        interval(&policy)
+                        interval(context, class, &policy)
                     }
                     Err(error) => {
                         context.metrics.failed(class, error.reason().as_str());
                         warn!(class, %error, "cannot look for load balancers without a Service");
-                        AGAIN.min(interval(&policy))
+                        AGAIN.min(interval(context, class, &policy))
                     }
                 };
                 due = Instant::now() + next;
@@ -67,19 +69,20 @@ pub async fn keep(
                 let now = policy_of(context, class);
                 if now != policy {
                     policy = now;
-                    due = due.min(Instant::now() + interval(&policy).min(FIRST));
+                    due = due.min(Instant::now() + interval(context, class, &policy).min(FIRST));
                 }
             }
         }
     }
 }
 
-/// Half the grace, so that whoever has the Service clears the tag within it.
-fn interval(policy: &Policy) -> Duration {
+/// With `orphans: Delete` half the grace, so that whoever has the Service clears the tag within it. A class that
+/// drains and still has something is looked at often, because somebody waits.
+fn interval(context: &Context, class: &str, policy: &Policy) -> Duration {
     let half = policy.grace.checked_div(2).unwrap_or_default();
     let half = Duration::try_from(half).unwrap_or_default();
     match policy {
-        Policy { draining: true, .. } => Duration::from_secs(10),
+        Policy { draining: true, .. } if context.ledger.count(class) > 0 => DRAINING,
         Policy { delete: true, .. } => half.clamp(Duration::from_secs(1), SURVEY),
         Policy { delete: false, .. } => SURVEY,
     }

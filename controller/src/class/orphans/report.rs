@@ -130,7 +130,7 @@ impl Found {
     pub fn shared_message(&self) -> Option<String> {
         let object = self.shared.as_ref()?;
         Some(format!(
-            "Another cluster with the UID of this one works on its load balancers: it has written a tag of {object}. One of them is a copy, for example from a backup of etcd. Ballast deletes nothing until the other one has written nothing for three days. In the copy, uninstall Ballast, or remove its classes"
+            "Another cluster with the UID of this one works on its load balancers: it has written a tag of {object}. One of them is a copy, for example from a backup of etcd. Ballast deletes nothing until the other one has written nothing for three days. In the copy, uninstall Ballast without a teardown: helm uninstall --no-hooks"
         ))
     }
 

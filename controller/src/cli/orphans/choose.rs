@@ -38,6 +38,11 @@ pub enum ChoiceError {
         "cluster {0} has given a sign of life at {1:.0} and may exist; nothing was deleted. Delete it first, or wait for --not-seen-for, or say --force-live if you know that it is gone"
     )]
     Alive(String, Timestamp),
+    /// Nothing of the cluster has ever had a sign of life.
+    #[error(
+        "nothing of cluster {0} has a sign of life in its tags: a controller of an older version made it, or somebody removed the tags. Nothing was deleted. Say --force-live if you know that the cluster is gone"
+    )]
+    NeverSeen(String),
     /// What has no Service in the current cluster gives signs of life.
     #[error(
         "{0} load balancers have no Service in cluster {1}, and somebody has given a sign of life on them recently: they have lost their Service only now, or a copy of the cluster has it. Wait for --not-seen-for, or say --force-live if you know that nothing uses them"
@@ -81,6 +86,9 @@ pub fn choose(report: &Report, choice: &Choice<'_>) -> Result<Option<Plan>, Choi
         && !choice.force_live
     {
         return Err(ChoiceError::Alive(called(), at));
+    }
+    if cluster.last_seen.is_none() && !cluster.is_current && !choice.force_live {
+        return Err(ChoiceError::NeverSeen(called()));
     }
     let (items, stays): (Vec<Item>, Vec<Item>) = cluster
         .items

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ballast_aws::adopt::UNNAMED;
 use ballast_provider::mark::{CLUSTER, CLUSTER_NAME};
 use ballast_provider::{Billed, Key, Kind, Mark, Owned, ServiceId};
 use jiff::Timestamp;
@@ -182,9 +183,9 @@ impl Cluster {
         }
     }
 
-    /// What people type to mean it: its name, or its UID if it has none.
+    /// What people type to mean it: its name, or its UID if nobody has named it.
     pub fn called(&self) -> &str {
-        if self.name.is_empty() {
+        if self.name.is_empty() || self.name == UNNAMED {
             &self.uid
         } else {
             &self.name
@@ -273,7 +274,7 @@ impl State {
             Self::InUse => "in use",
             Self::Retained => "retained",
             Self::Kept => "kept",
-            Self::Unnamed => "unknown",
+            Self::Unnamed => "unnamed",
         }
     }
 }

@@ -82,6 +82,7 @@ pub async fn sweep(
         let class = Class {
             cloud,
             owner,
+            is_current: plan.cluster.is_current,
             terms,
             deadline,
             say,
@@ -104,12 +105,12 @@ async fn serves(cloud: &dyn Inventory, plan: &Plan, terms: &Terms<'_>) -> Option
     if terms.force_live || plan.cluster.is_current {
         return None;
     }
-    let objects = plan.items.iter().flat_map(|item| &item.objects);
+    let objects = plan.cluster.items.iter().flat_map(|item| &item.objects);
     let balancers = objects.filter(|it| it.kind == Kind::LoadBalancer);
     let lives = balancers.map(|it| async move { (&it.name, cloud.life(it).await) });
     let mut lives = futures::stream::iter(lives).buffer_unordered(AT_ONCE);
     while let Some((name, life)) = lives.next().await {
-        if let Ok(Life::Serves(why)) = life {
+        if let Ok(Life::Serves(why) | Life::Runs(why)) = life {
             return Some(format!("its cluster exists, because {name} serves: {why}"));
         }
     }
@@ -120,6 +121,8 @@ async fn serves(cloud: &dyn Inventory, plan: &Plan, terms: &Terms<'_>) -> Option
 struct Class<'a> {
     cloud: &'a dyn Inventory,
     owner: &'a Mark,
+    /// Its cluster is the one that `--compare` has read.
+    is_current: bool,
     terms: &'a Terms<'a>,
     deadline: Instant,
     say: &'a (dyn Fn(&str) + Sync),
@@ -247,8 +250,9 @@ impl Class<'_> {
             let life = self.cloud.life(object).await;
             match life.map_err(|error| format!("its targets cannot be read: {error}"))? {
                 Life::Silent => {}
-                Life::Serves(_) if self.terms.force_live => {}
-                Life::Serves(why) => return Err(format!("it serves: {why}")),
+                Life::Serves(_) | Life::Runs(_) if self.terms.force_live => {}
+                Life::Runs(_) if self.is_current => {}
+                Life::Serves(why) | Life::Runs(why) => return Err(format!("it serves: {why}")),
                 Life::Protected(why) => return Err(why),
             }
         }

@@ -219,6 +219,16 @@ fn a_plan_is_for_one_cluster_that_is_gone() {
         plan(&two, None, false),
         Err(ChoiceError::Several(..))
     ));
+    let unmarked = [with(
+        balancer("old", "web", 9),
+        "ballast.dev/last-seen",
+        None,
+    )];
+    assert!(matches!(
+        plan(&unmarked, None, false),
+        Err(ChoiceError::NeverSeen(_))
+    ));
+    assert_eq!(plan(&unmarked, None, true), names(&["bl-web"], 0));
     let kept = [with(balancer("old", "web", 9), KEEP, Some(""))];
     assert_eq!(
         plan(&kept, Some("old"), true),

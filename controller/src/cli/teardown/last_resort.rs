@@ -114,14 +114,6 @@ pub fn name_of(class: &DeserializeGuard<LoadBalancerClass>) -> Option<String> {
     }
 }
 
-/// `metadata.resourceVersion`
-pub fn version_of(class: &DeserializeGuard<LoadBalancerClass>) -> Option<String> {
-    match &class.0 {
-        Ok(class) => class.metadata.resource_version.clone(),
-        Err(invalid) => invalid.metadata.resource_version.clone(),
-    }
-}
-
 fn finalizers(class: &DeserializeGuard<LoadBalancerClass>) -> &[String] {
     let finalizers = match &class.0 {
         Ok(class) => &class.metadata.finalizers,

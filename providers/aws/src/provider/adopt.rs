@@ -28,6 +28,13 @@ use crate::plan::{self, Plan, Situation};
 use crate::pods::Pods;
 use crate::rate::Urgency;
 
+/// What gets Ballast's tags when a load balancer is taken over.
+struct Adoptable {
+    objects: Vec<Arn>,
+    /// It was kept when a Service of this cluster was deleted.
+    is_of_this_cluster: bool,
+}
+
 /// What a Service would have, and how it gets there.
 struct Planned {
     desired: Desired,
@@ -52,18 +59,19 @@ impl Inner {
         }
         let found = self.adoptable(client, adopted, &record.key, id).await?;
         let name = adopted.name.clone();
-        if let Some(objects) = found {
+        if let Some(adoptable) = found {
             // Whoever cannot serve it must not mark it: it would be deleted with the Service.
             Box::pin(self.prepare(client, record, balancer, adopted, id)).await?;
             // Whoever releases it looks for it by its name, although the call has no answer.
             record.tried.load_balancers.insert(name.clone());
             // arn:…:targetgroup/NAME/ID
-            let kept = objects
+            let kept = adoptable
+                .objects
                 .iter()
                 .filter_map(|arn| arn.split_once(":targetgroup/"));
             let kept = kept.filter_map(|(_, rest)| Some(rest.split('/').next()?.to_owned()));
             record.tried.target_groups.extend(kept);
-            let call = self.marks(&record.key, id, objects);
+            let call = self.marks(&record.key, id, adoptable);
             match self.execute(client, record, &[call], "").await {
                 Ended::Done => {
                     info!(arn = adopted.arn, service = %id, "took over a load balancer");
@@ -81,10 +89,15 @@ impl Inner {
     }
 
     /// Marks the load balancer and its listeners.
-    fn marks(&self, key: &Key, id: &ServiceId, objects: Vec<Arn>) -> Call {
+    fn marks(&self, key: &Key, id: &ServiceId, adoptable: Adoptable) -> Call {
+        let mut tags = self.mark.tags_on(key, id);
+        if adoptable.is_of_this_cluster {
+            // The controller has no right to write this tag on what has it.
+            tags.remove(CLUSTER);
+        }
         Call::AddTags {
-            of: objects.into_iter().map(Ref::Known).collect(),
-            tags: self.mark.tags_on(key, id),
+            of: adoptable.objects.into_iter().map(Ref::Known).collect(),
+            tags,
         }
     }
 
@@ -96,7 +109,7 @@ impl Inner {
         adopted: &Adopted,
         key: &Key,
         id: &ServiceId,
-    ) -> Result<Option<Vec<Arn>>, ProviderError> {
+    ) -> Result<Option<Adoptable>, ProviderError> {
         let failed = |why| error(&why);
         let manner = manner(Urgency::Service);
         let wrong = |why: &str| mendable(adopt::refused(&why));
@@ -132,7 +145,10 @@ impl Inner {
         if let Some(other) = ballast_provider::Mark::of(&own) {
             if adopt::was_kept_for(&own, id, &self.mark) {
                 let kept = self.kept_with(client, adopted, &own).await;
-                return Ok(Some([objects, kept.map_err(failed)?].concat()));
+                return Ok(Some(Adoptable {
+                    objects: [objects, kept.map_err(failed)?].concat(),
+                    is_of_this_cluster: other.cluster == self.mark.cluster,
+                }));
             }
             return Err(wrong(&format!(
                 "it belongs to a Service of the class {} of the cluster {} already",
@@ -147,7 +163,10 @@ impl Inner {
         if load_balancer.vpc != vpc {
             return Err(wrong(&format!("it is not in the VPC {vpc} of the nodes")));
         }
-        Ok(Some(objects))
+        Ok(Some(Adoptable {
+            objects,
+            is_of_this_cluster: false,
+        }))
     }
 
     /// What else was kept with a load balancer: its target groups and its security group. As the new Service's they
@@ -218,7 +237,7 @@ impl Inner {
                 return Err(keeps_its_groups(&why));
             }
         }
-        calls.extend(unmarked.map(|objects| self.marks(key, &id, objects)));
+        calls.extend(unmarked.map(|adoptable| self.marks(key, &id, adoptable)));
         let named = |call| match &missing {
             Some(Call::CreateSecurityGroup { name, .. }) => with_made(call, name),
             _ => call,

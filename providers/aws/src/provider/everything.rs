@@ -132,7 +132,7 @@ pub(super) async fn life(client: &Client, object: &Owned) -> Result<Life, CallEr
         ];
         let running = client.instances(&filters, manner()).await?;
         if let Some(one) = running.first() {
-            return Ok(Life::Serves(format!("its target {} runs", one.id)));
+            return Ok(Life::Runs(format!("its target {} runs", one.id)));
         }
     }
     let attributes = match client.load_balancer_attributes(&object.id, manner()).await {
