@@ -337,7 +337,7 @@ impl ClassView {
 // === impl Classes ===
 
 impl Classes {
-    /// These classes, each with a ready provider.
+    /// These classes, each with a ready provider and a survey that has found nothing.
     pub(crate) fn test(views: impl IntoIterator<Item = ClassView>) -> Self {
         let mut classes = Self {
             contender: Contender::Nobody,
@@ -346,6 +346,7 @@ impl Classes {
         for view in views {
             let ready = Instance::Ready(Arc::new(PureProvider(&[])));
             classes.instances.insert(view.name.clone(), ready);
+            classes.found.insert(view.name.clone(), Arc::default());
             classes.views.insert(view.name.clone(), Arc::new(view));
         }
         classes

@@ -213,6 +213,13 @@ impl ClassView {
         }
     }
 
+    /// Since when the class has published that a copy of the cluster uses its load balancers, and the message.
+    pub fn published_copy(&self) -> Option<(Timestamp, String)> {
+        let mut all = self.status.conditions.iter();
+        let shared = all.find(|it| it.type_ == status::IDENTITY_SHARED && it.status == "True")?;
+        Some((shared.last_transition_time.0, shared.message.clone()))
+    }
+
     /// What becomes of load balancers without a Service.
     pub fn orphan_policy(&self) -> orphans::Policy {
         orphans::Policy {
@@ -323,12 +330,15 @@ impl Classes {
     /// Whether these classes are the same for Services as the others. Providers are not
     /// compared: each wakes its own Services.
     pub fn are_same_for_services(&self, other: &Self) -> bool {
-        let shared = |of: &Self| -> Vec<String> {
-            let found = of.found.iter().filter(|(_, it)| it.shared.is_some());
-            found.map(|(name, _)| name.clone()).collect()
+        // Whether a class was surveyed, and whether a copy uses it.
+        let surveyed = |of: &Self| -> Vec<(String, bool)> {
+            let found = of.found.iter();
+            found
+                .map(|(name, it)| (name.clone(), it.shared.is_some()))
+                .collect()
         };
         self.contender == other.contender
-            && shared(self) == shared(other)
+            && surveyed(self) == surveyed(other)
             && self.views.len() == other.views.len()
             && self.views.iter().all(|(name, view)| {
                 other.views.get(name).is_some_and(|before| {
@@ -342,10 +352,21 @@ impl Classes {
         self.views.get(name).map(Arc::as_ref)
     }
 
-    /// Why nothing of a class is deleted, if a copy of this cluster uses the same load balancers.
+    /// Why nothing of a class is deleted, if a copy of this cluster uses the same load balancers. Until the first
+    /// survey of this process, what the former one has published counts.
     pub fn refusal_of_a_copy(&self, name: &str) -> Option<Refusal> {
-        let message = self.found.get(name)?.shared_message()?;
+        let message = match self.found.get(name) {
+            Some(found) => found.shared_message()?,
+            None => self.get(name)?.published_copy()?.1,
+        };
         Some(Refusal::new(Reason::IdentityShared, message))
+    }
+
+    /// Whether the cloud of a class was surveyed, or need not be: nothing is deleted before, because the survey
+    /// shows whether this cluster is a copy.
+    pub fn is_surveyed(&self, name: &str) -> bool {
+        let outlives = |class: &ClassView| class.traits.as_ref().is_ok_and(|it| it.finalizer);
+        self.found.contains_key(name) || !self.get(name).is_some_and(outlives)
     }
 
     /// The provider of a class, once it is ready.

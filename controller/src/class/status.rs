@@ -22,7 +22,7 @@ use crate::process::text;
 /// The condition of a class with load balancers that have no Service.
 const ORPHANED: &str = "Orphaned";
 /// The condition of a class whose load balancers a copy of this cluster uses.
-const IDENTITY_SHARED: &str = "IdentityShared";
+pub(super) const IDENTITY_SHARED: &str = "IdentityShared";
 /// Services that the condition `InUse` names.
 const NAMED: usize = 5;
 

@@ -317,6 +317,7 @@ mod tests {
             ..Found::default()
         };
         classes.found.insert("a".to_owned(), Arc::new(found));
+        classes.found.remove("b");
         registry.register_collector(Box::new(Orphans(classes)));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();

@@ -292,6 +292,12 @@ fn release(
         return wait(shared.reason, shared.message);
     }
     match classes.instances.get(class) {
+        // The survey wakes it.
+        Some(Instance::Ready(_)) if !classes.is_surveyed(class) => Decision::Wait {
+            class: class.to_owned(),
+            why: None,
+            drained,
+        },
         Some(Instance::Ready(provider)) => Decision::Release {
             class: class.to_owned(),
             provider: Arc::clone(provider),
@@ -371,6 +377,9 @@ fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decisio
             } = group;
             let mut leaves = world.ledger.keys(&service.id, name);
             leaves.retain(|key| *key != balancer.key);
+            if world.classes.refusal_of_a_copy(name).is_some() {
+                leaves.clear();
+            }
             Ok(Decision::Ensure {
                 class: name.to_owned(),
                 provider: Arc::clone(provider),

@@ -221,6 +221,7 @@ fn may_release_absent(entry: &Entry, classes: &Classes, ledger: &Ledger) -> bool
     let outlives = provider.traits().finalizer;
     !outlives
         || (ledger.is_gone(&entry.id, &entry.class)
+            && classes.is_surveyed(&entry.class)
             && classes.refusal_of_a_copy(&entry.class).is_none())
 }
 

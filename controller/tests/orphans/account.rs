@@ -205,6 +205,13 @@ impl Provider for AccountProvider {
             return Ok(Released::Gone);
         }
         for (_, id) in all {
+            let object = &state.objects[&id];
+            let balancer = object.service.as_ref().map(|uid| format!("{uid}-lb"));
+            let used = balancer.is_some_and(|it| it != id && state.objects.contains_key(&it));
+            if used {
+                // As AWS: a load balancer that is somebody else's now still uses it.
+                return Err(ProviderError::transient("it is in use by a load balancer"));
+            }
             state.change()?;
             let object = state.objects.remove(&id).unwrap();
             state.deleted.push((id, object));

@@ -62,6 +62,8 @@ struct Cluster {
     backup: Option<(BTreeMap<String, Svc>, Option<Timestamp>)>,
     /// When a controller led last, as the API server knows it.
     lease: Option<Timestamp>,
+    /// The condition `IdentityShared` of the class.
+    published: bool,
     api: bool,
     /// The cluster exists.
     exists: bool,
@@ -79,8 +81,9 @@ pub struct World {
     clusters: Vec<Cluster>,
     now: Timestamp,
     next: u32,
-    /// UIDs of Services that people have deleted somewhere. A copy that still has one of them has lost it.
-    removed: BTreeSet<String>,
+    /// When people deleted a Service in one of two clusters with the same UID. That is done once the other one has
+    /// given no sign for three days.
+    removed: BTreeMap<String, Timestamp>,
     log: Vec<String>,
     tally: Tally,
     runtime: tokio::runtime::Runtime,
@@ -100,7 +103,7 @@ impl World {
             clusters: Vec::new(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             next: 0,
-            removed: BTreeSet::new(),
+            removed: BTreeMap::new(),
             log: vec![format!("seed {seed}")],
             tally: Tally::default(),
             runtime,
@@ -126,6 +129,7 @@ impl World {
             services: BTreeMap::new(),
             backup: None,
             lease: None,
+            published: false,
             api: true,
             exists: true,
             controller: None,
@@ -244,14 +248,15 @@ impl World {
     /// orphan, and no controller could know.
     fn delete(&mut self, c: usize, name: &str) {
         let cluster = &mut self.clusters[c];
-        let knows = cluster.controller.as_ref().is_some_and(|it| it.shared);
-        if !cluster.api || (cluster.is_copied && !knows) {
+        if !cluster.api || (cluster.is_copied && !cluster.published) {
             return;
         }
         match cluster.services.get_mut(name) {
             Some(service) if service.finalizer => {
                 service.deleting = true;
-                self.removed.insert(service.uid.clone());
+                if cluster.is_copied {
+                    self.removed.insert(service.uid.clone(), self.now);
+                }
             }
             Some(_) => self.vanish(c, name),
             None => {}
@@ -292,7 +297,6 @@ impl World {
         {
             controller.gone.insert(service.uid.clone());
         }
-        self.removed.insert(service.uid.clone());
         self.sicken(&service.uid);
     }
 
@@ -326,9 +330,15 @@ impl World {
     /// A second cluster from the backup of the first.
     fn copy(&mut self, c: usize) {
         let number = self.clusters.len();
-        let Some((services, lease)) = self.clusters[c].backup.clone() else {
+        let Some((mut services, lease)) = self.clusters[c].backup.clone() else {
             return;
         };
+        // What people have deleted before is on its way out, whoever restores it.
+        let original = &self.clusters[c].services;
+        services.retain(|_, it| {
+            let mut there = original.values();
+            there.any(|other| other.uid == it.uid && !other.deleting)
+        });
         if self.clusters[c].is_copied {
             return;
         }
@@ -339,6 +349,7 @@ impl World {
             services,
             backup: None,
             lease,
+            published: false,
             api: true,
             exists: true,
             controller: None,
@@ -347,6 +358,18 @@ impl World {
             is_copied: true,
         });
         self.log.push(format!("{number} is a copy of {c}"));
+        // Its first leader surveys once. If it died before, the Lease of the copy would look as if the original
+        // had written its signs before it: see "Limits" in docs/architecture.md.
+        let (failing, partial) = {
+            let mut state = self.account.state();
+            (
+                std::mem::take(&mut state.failing),
+                std::mem::take(&mut state.partial),
+            )
+        };
+        self.keep(number);
+        let mut state = self.account.state();
+        (state.failing, state.partial) = (failing, partial);
     }
 
     fn tag_by_hand(&mut self, key: &str, value: Option<&str>) {
@@ -403,9 +426,14 @@ impl World {
         if cluster.controller.is_none() {
             cluster.controller = Some(Controller {
                 writer: format!("w-{number}"),
-                memory: Memory::new(cluster.lease),
+                memory: Memory::new(cluster.lease).with_foreign(
+                    cluster
+                        .published
+                        .then(|| (self.now, "an object".to_owned())),
+                ),
                 gone: BTreeSet::new(),
-                shared: false,
+                // Nothing is deleted before the first survey.
+                shared: true,
             });
         }
         cluster.lease = Some(self.now);
@@ -539,6 +567,7 @@ impl World {
         };
         let steps = decide(&look, &mut controller.memory);
         controller.shared = steps.found.shared.is_some();
+        cluster.published = controller.shared;
         self.tally.shared += u64::from(controller.shared);
         let halted = matches!(steps.found.halt, Some(Halt::Breaker { .. }));
         self.tally.breakers += u64::from(halted);
@@ -598,6 +627,7 @@ impl World {
             let choice = Choice {
                 cluster: Some(&uid),
                 force_live: false,
+                compare: live.is_some(),
             };
             let plan = match choose(&report, &choice) {
                 Ok(Some(plan)) => plan,
@@ -625,12 +655,16 @@ impl World {
         }
     }
 
-    /// Whether nobody has ever deleted the Service with this UID, and it exists.
+    /// Whether a Service with this UID exists anywhere, and stays.
     fn is_wanted(&self, uid: &str) -> bool {
-        !self.removed.contains(uid) && self.exists(uid)
+        let silence = SignedDuration::try_from(SILENCE).unwrap();
+        let removed = self.removed.get(uid);
+        if removed.is_some_and(|at| self.now.duration_since(*at) >= silence) {
+            return false;
+        }
+        self.exists(uid)
     }
 
-    /// Whether a Service with this UID exists anywhere, and stays.
     fn exists(&self, uid: &str) -> bool {
         let living = self.clusters.iter().filter(|it| it.exists);
         living
@@ -647,7 +681,10 @@ impl World {
                 Some(_) if !object.tags.contains_key(CLUSTER) => Some("relinquished"),
                 Some(_) if object.tags.contains_key(KEEP) => Some("kept"),
                 // Half of a load balancer that never came up says nothing of its cluster.
-                Some(uid) if self.is_wanted(uid) && object.kind == Kind::LoadBalancer => {
+                Some(uid)
+                    if self.is_wanted(uid)
+                        && (object.kind == Kind::LoadBalancer || self.has_balancer(uid)) =>
+                {
                     Some("in use")
                 }
                 Some(_) => None,
@@ -656,6 +693,11 @@ impl World {
                 panic!("deleted {id}, which is {wrong}\n{}", self.story());
             }
         }
+    }
+
+    fn has_balancer(&self, uid: &str) -> bool {
+        let balancer = format!("{uid}-lb");
+        self.account.state().objects.contains_key(&balancer)
     }
 
     /// All faults end. Copies go, or their originals. Then the command runs for every cluster.
@@ -680,6 +722,11 @@ impl World {
         }
         self.log.push(format!("{} peace", self.now));
         self.wait(20);
+        // Where a copy was, people end the condition, as the runbook says.
+        for cluster in &mut self.clusters {
+            cluster.controller = None;
+            cluster.published = false;
+        }
         for c in 0..self.clusters.len() {
             if self.clusters[c].exists {
                 self.create(c, "last");
@@ -708,6 +755,7 @@ impl World {
                         || !tags.contains_key(CLUSTER)
                         || !tags.contains_key(mark::SERVICE_UID)
                         || Self::has_a_kept_part(&state.objects, uid)
+                        || Self::is_used_by_a_stranger(&state.objects, uid)
                 }
             };
             assert!(may_stay, "{id} is left: {tags:?}\n{}", self.story());
@@ -722,6 +770,15 @@ impl World {
         for id in ["theirs", "untagged"] {
             assert!(state.objects.contains_key(id), "{id}\n{}", self.story());
         }
+    }
+
+    /// A load balancer that lost its tags is nobody's, and what it uses cannot be deleted.
+    fn is_used_by_a_stranger(objects: &BTreeMap<String, Object>, uid: &str) -> bool {
+        let balancer = objects.get(&format!("{uid}-lb"));
+        balancer.is_some_and(|it| {
+            let tags = &it.tags;
+            !tags.contains_key(CLUSTER) || !tags.contains_key(mark::SERVICE_UID)
+        })
     }
 
     /// Whoever keeps one part keeps all of it.

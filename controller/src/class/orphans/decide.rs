@@ -198,7 +198,13 @@ fn due_for_a_sign(in_use: &[&Owned], cleared: &[Owned], look: &Look<'_>) -> Vec<
         let seen = object.last_seen();
         seen.is_none_or(|sign| look.now.duration_since(sign.at) >= than)
     };
-    let any = in_use.iter().any(|it| older(it, REFRESH));
+    // A sign of somebody else is answered, so that each of two clusters with one UID sees the other.
+    let others = |object: &Owned| {
+        object
+            .last_seen()
+            .is_some_and(|it| it.writer != look.writer)
+    };
+    let any = (in_use.iter()).any(|it| older(it, REFRESH) || (others(it) && older(it, WITH_IT)));
     let due = in_use.iter().filter(|it| {
         let cleared = cleared.iter().any(|one| one.id == it.id);
         cleared || (any && older(it, WITH_IT))
@@ -328,6 +334,13 @@ impl Memory {
         }
     }
 
+    /// With what the former process has found: `(when, object)`.
+    #[must_use]
+    pub fn with_foreign(mut self, foreign: Option<(Timestamp, String)>) -> Self {
+        self.foreign = foreign;
+        self
+    }
+
     /// Looks for signs of somebody else that nobody in this cluster can have written, and remembers all
     /// signs.
     fn listen(&mut self, look: &Look<'_>) {
@@ -342,8 +355,11 @@ impl Memory {
                 let known = before.and_then(|before| before[number].as_ref());
                 (known != Some(sign)).then_some(sign)
             });
-            let mut foreign = news.filter(|sign| sign.writer != look.writer && sign.at > after);
-            if foreign.next().is_some() {
+            let is_foreign = |sign: &&Sign| sign.writer != look.writer && sign.at > after;
+            let is_news = news.clone().any(|sign| is_foreign(&sign));
+            // What nobody here signs keeps the sign: it is the other one's.
+            let stays = self.foreign.is_some() && now.iter().flatten().any(|it| is_foreign(&it));
+            if is_news || stays {
                 self.foreign = Some((look.now, object.name.clone()));
             }
             signs.insert(object.id.clone(), now);
@@ -383,8 +399,11 @@ impl Absent<'_> {
     fn is_younger_than(&self, newest: Option<Timestamp>) -> bool {
         let created = self.objects.iter().filter_map(|it| it.created).min();
         match (created, newest) {
-            (Some(created), Some(newest)) => created > newest,
-            _ => false,
+            // The API server has whole seconds.
+            (Some(created), Some(newest)) => created.as_second() > newest.as_second(),
+            // An object of an older version, or somebody has removed the tag.
+            (None, Some(_)) => true,
+            (_, None) => false,
         }
     }
 }

@@ -22,8 +22,6 @@ use crate::cluster::view::Name;
 
 /// The longest time between two surveys.
 const SURVEY: Duration = Duration::from_mins(30);
-/// The first survey is made so long after the start at most: lists may lag behind the former leader.
-const FIRST: Duration = Duration::from_secs(90);
 /// Between two surveys of a class that drains and has something.
 const DRAINING: Duration = Duration::from_secs(10);
 /// Between two tries of a survey that failed.
@@ -43,10 +41,18 @@ pub async fn keep(
         return std::future::pending().await;
     }
     let mut board = context.board.subscribe();
-    let mut memory = Memory::new(context.fence.former());
+    let classes = context.board.snapshot();
+    let published = classes.get(class).and_then(ClassView::published_copy);
+    // Nobody knows when the former process saw the last sign.
+    let published = published.map(|(_, message)| {
+        let object = Found::object_in(&message).to_owned();
+        ((context.clock)(), object)
+    });
+    let mut memory = Memory::new(context.fence.former()).with_foreign(published);
     let mut found = Found::default();
     let mut policy = policy_of(context, class);
-    let mut due = Instant::now() + interval(context, class, &policy).min(FIRST);
+    // Deletions wait for the first one.
+    let mut due = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(due) => {
@@ -69,7 +75,7 @@ pub async fn keep(
                 let now = policy_of(context, class);
                 if now != policy {
                     policy = now;
-                    due = due.min(Instant::now() + interval(context, class, &policy).min(FIRST));
+                    due = due.min(Instant::now() + interval(context, class, &policy));
                 }
             }
         }

@@ -126,6 +126,13 @@ impl Found {
         says
     }
 
+    /// The object that a message of [`Self::shared_message`] names.
+    pub fn object_in(message: &str) -> &str {
+        let object = message.split_once("a tag of ").map(|(_, rest)| rest);
+        let object = object.and_then(|rest| rest.split_once(". "));
+        object.map_or("a load balancer", |(object, _)| object)
+    }
+
     /// The condition `IdentityShared` of the class, in words, if it holds. Releases wait for its end.
     pub fn shared_message(&self) -> Option<String> {
         let object = self.shared.as_ref()?;

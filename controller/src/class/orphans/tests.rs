@@ -302,6 +302,11 @@ fn what_is_younger_than_every_service_is_only_reported() {
     let steps = world.look();
     assert_eq!((steps.gone, steps.tag), (vec![], vec![]));
     assert_eq!(steps.found.orphans[0].verdict, Verdict::Younger);
+    // So is what does not say when it was created.
+    let object = world.objects.get_mut("later").unwrap();
+    object.created = None;
+    world.newest = Some(world.now);
+    assert_eq!(world.look().found.orphans[0].verdict, Verdict::Younger);
 }
 
 #[test]
@@ -320,10 +325,16 @@ fn a_sign_of_somebody_else_stops_all_of_it() {
         assert_eq!(steps.found.shared.as_deref(), Some("web"));
         assert!(steps.found.shared_message().is_some());
         assert_eq!(steps.found.orphans[0].verdict, Verdict::Reported);
-        // The same sign is no news, and after three days the other one is no longer there.
-        world.wait(SignedDuration::from_hours(71));
+        let message = steps.found.shared_message().unwrap();
+        assert_eq!(Found::object_in(&message), "web");
+        // It is answered. Three days after that the other one is no longer there.
+        world.wait(SignedDuration::from_hours(12));
+        world.look();
+        assert!(world.objects["web"].tags[LAST_SEEN].ends_with("/me"));
+        assert!(world.objects["web"].orphaned_at().is_none());
+        world.wait(SignedDuration::from_hours(59));
         assert!(world.look().found.shared.is_some());
-        world.wait(SignedDuration::from_hours(1));
+        world.wait(SignedDuration::from_hours(24));
         assert_eq!(world.look().found.shared, None);
     }
 }
@@ -398,6 +409,53 @@ fn a_copy_deletes_nothing_of_its_original() {
         assert_eq!(objects.len(), 2);
     }
     assert!(shared > 100, "both of them say so: {shared}");
+}
+
+/// Both have the same Services: each must see the other, whoever surveys first.
+#[test]
+fn each_of_two_clusters_with_one_uid_sees_the_other() {
+    let mut one = World::new(true);
+    one.serve("web");
+    let mut other = Memory::default();
+    let (mut mine, mut theirs) = (0, 0);
+    for half_hour in 0..400 {
+        one.now = start() + SignedDuration::from_mins(30 * half_hour);
+        mine += usize::from(one.look().found.shared.is_some());
+        let objects: Vec<Owned> = one.objects.values().cloned().collect();
+        let services = one.services.clone();
+        let look = Look {
+            objects: &objects,
+            exists: &|id| services.contains(id),
+            going: &|_| false,
+            newest: one.newest,
+            writer: "other",
+            policy: one.policy,
+            now: one.now,
+        };
+        let steps = decide(&look, &mut other);
+        theirs += usize::from(steps.found.shared.is_some());
+        for signed in &steps.sign {
+            let sign = mark("other").sign(one.now).to_string();
+            one.tag(&signed.name, LAST_SEEN, &sign);
+        }
+    }
+    assert!(mine > 250 && theirs > 250, "{mine} {theirs}");
+}
+
+/// The other one's load balancers are not signed here, so its last sign stays.
+#[test]
+fn what_the_other_one_alone_has_is_never_forgotten() {
+    let former = start() - SignedDuration::from_hours(24);
+    let mut world = World::new(true);
+    world.memory = Memory::new(Some(former));
+    world.serve("web");
+    world.plant("theirs", "other");
+    for _ in 0..20 {
+        let steps = world.look();
+        assert_eq!(steps.gone, vec![]);
+        assert!(steps.found.shared.is_some());
+        world.wait(SignedDuration::from_hours(24));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::report::{Cluster, Item, Report, State};
+use super::report::{Cluster, Item, Live, Report, State};
 
 /// What the user asks for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct Choice<'a> {
     pub cluster: Option<&'a str>,
     /// Signs of life do not matter.
     pub force_live: bool,
+    /// Only what the current cluster has: its Services were read.
+    pub compare: bool,
 }
 
 /// What will be deleted, if it does not serve.
@@ -38,6 +40,11 @@ pub enum ChoiceError {
         "cluster {0} has given a sign of life at {1:.0} and may exist; nothing was deleted. Delete it first, or wait for --not-seen-for, or say --force-live if you know that it is gone"
     )]
     Alive(String, Timestamp),
+    /// The kubeconfig reaches another cluster.
+    #[error(
+        "cluster {0} is not the one that --compare has read; nothing was deleted. Check the kubeconfig and its context"
+    )]
+    NotCurrent(String),
     /// Nothing of the cluster has ever had a sign of life.
     #[error(
         "nothing of cluster {0} has a sign of life in its tags: a controller of an older version made it, or somebody removed the tags. Nothing was deleted. Say --force-live if you know that the cluster is gone"
@@ -58,13 +65,16 @@ pub fn is_alive(last_seen: Option<Timestamp>, not_seen_for: Duration, now: Times
 
 /// The plan for one cloud; `None` if there is nothing to delete.
 pub fn choose(report: &Report, choice: &Choice<'_>) -> Result<Option<Plan>, ChoiceError> {
-    let named = |one: &&Cluster| {
-        choice
-            .cluster
-            .is_none_or(|wanted| one.uid == wanted || one.name == wanted)
-    };
+    let named = |one: &&Cluster| choice.cluster.is_none_or(|wanted| one.is_called(wanted));
     let mut clusters: Vec<&Cluster> = report.clusters.iter().filter(named).collect();
-    if choice.cluster.is_none() && !choice.force_live {
+    if choice.compare {
+        if let Some(other) = clusters.iter().find(|one| !one.is_current)
+            && choice.cluster.is_some()
+        {
+            return Err(ChoiceError::NotCurrent(other.called().to_owned()));
+        }
+        clusters.retain(|one| one.is_current);
+    } else if choice.cluster.is_none() && !choice.force_live {
         // Nobody means those that exist.
         clusters.retain(|one| !one.is_alive);
     }
@@ -103,6 +113,25 @@ pub fn choose(report: &Report, choice: &Choice<'_>) -> Result<Option<Plan>, Choi
         items,
         stays,
     }))
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Without what has a Service now. `None`: nothing is left.
+    pub fn without(&self, live: &Live) -> Option<Self> {
+        let exists = |item: &Item| {
+            let mut services = item.services.iter();
+            services.any(|id| live.services.contains(&*id.uid))
+        };
+        let (stays, items): (Vec<Item>, Vec<Item>) =
+            self.items.iter().cloned().partition(|item| exists(item));
+        (!items.is_empty()).then(|| Self {
+            cluster: self.cluster.clone(),
+            items,
+            stays: [self.stays.clone(), stays].concat(),
+        })
+    }
 }
 
 fn may_go(item: &Item, force_live: bool) -> bool {

@@ -32,11 +32,11 @@ use jiff::Timestamp;
 
 use self::choose::{Choice, Plan};
 use self::clouds::CloudArgs;
-use self::report::{Live, Report};
+use self::report::Report;
 use super::cluster::ClusterArgs;
 use super::prices::PriceArgs;
 use super::teardown::time;
-use super::{NOT_YET, look, note, print};
+use super::{NOT_FOUND, NOT_YET, look, note, print};
 use crate::process::program::WrongUsage;
 
 /// Shown below the flags.
@@ -70,6 +70,7 @@ Exit status:
   0  nothing is left that a cluster that is gone has to pay for
   1  error
   2  invalid usage
+  4  --cluster names no cluster that has anything
   5  something is left: the list or the messages say what and why";
 
 /// Flags of `ballast orphans`.
@@ -152,15 +153,18 @@ fn days(text: &str) -> Result<Duration, String> {
 /// Lists, and deletes if asked to. `stop` completes on a signal.
 pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<ExitCode> {
     let clouds = args.clouds.clouds().map_err(WrongUsage)?;
-    let live = if args.compare {
-        Some(cluster::live(&args.current.client()?).await?)
-    } else {
-        None
-    };
     let mut left = false;
     let mut reports = Vec::new();
     for cloud in &clouds {
-        reports.push(look_at(&args, cloud, live.as_ref()).await?);
+        reports.push(look_at(&args, cloud).await?);
+    }
+    if let Some(wanted) = &args.cluster
+        && reports.iter().all(|report| report.clusters.is_empty())
+    {
+        note(format_args!(
+            "no cluster {wanted} has anything here; clusters have UIDs and, if the chart's clusterName is set, names"
+        ));
+        return Ok(ExitCode::from(NOT_FOUND));
     }
     let prices = args.prices.prices();
     if !args.delete {
@@ -186,6 +190,16 @@ pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<Exit
         if !confirmed(&args, &plan, &report, &prices)? {
             bail!("cancelled; nothing was deleted");
         }
+        let plan = match again(&args, &plan).await? {
+            Some(plan) => plan,
+            None => {
+                note(format_args!(
+                    "{}: all of it has a Service now",
+                    report.account
+                ));
+                continue;
+            }
+        };
         let terms = sweep::Terms {
             force_live: args.force_live,
             timeout: args.timeout,
@@ -206,17 +220,32 @@ pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<Exit
     })
 }
 
-async fn look_at(args: &OrphansArgs, cloud: &clouds::Cloud, live: Option<&Live>) -> Result<Report> {
+/// Reads the Services once more after the question: one may have come since.
+async fn again(args: &OrphansArgs, plan: &Plan) -> Result<Option<Plan>> {
+    if !args.compare {
+        return Ok(Some(plan.clone()));
+    }
+    let live = cluster::live(&args.current.client()?).await?;
+    Ok(plan.without(&live))
+}
+
+async fn look_at(args: &OrphansArgs, cloud: &clouds::Cloud) -> Result<Report> {
     note(format_args!(
         "reading the load balancers of {}",
         cloud.name()
     ));
     let objects = cloud.all().await;
     let objects = objects.with_context(|| format!("cannot list {}", cloud.name()))?;
+    // After the list of the cloud: whatever it shows has its Service here, unless that is gone.
+    let live = if args.compare {
+        Some(cluster::live(&args.current.client()?).await?)
+    } else {
+        None
+    };
     let account = cloud.account().await;
     let account = account.with_context(|| format!("cannot read {}", cloud.name()))?;
     let now = Timestamp::now();
-    let mut report = Report::of(account, &objects, live, args.not_seen_for, now);
+    let mut report = Report::of(account, &objects, live.as_ref(), args.not_seen_for, now);
     if let Some(wanted) = &args.cluster {
         report.keep_only(wanted);
     }
@@ -252,6 +281,7 @@ impl OrphansArgs {
         Choice {
             cluster: self.cluster.as_deref(),
             force_live: self.force_live,
+            compare: self.compare,
         }
     }
 }

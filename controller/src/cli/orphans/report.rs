@@ -125,8 +125,7 @@ impl Report {
 
     /// Leaves out all clusters but those with this name or UID.
     pub fn keep_only(&mut self, wanted: &str) {
-        self.clusters
-            .retain(|one| one.uid == wanted || one.name == wanted);
+        self.clusters.retain(|one| one.is_called(wanted));
     }
 
     /// Whether a cluster that is gone has anything, or the current one something without a Service.
@@ -181,6 +180,11 @@ impl Cluster {
             items: items.collect(),
             name,
         }
+    }
+
+    /// Whether people mean it by this name or UID. The name of a cluster that nobody has named means none.
+    pub fn is_called(&self, wanted: &str) -> bool {
+        self.uid == wanted || (self.name == wanted && wanted != UNNAMED)
     }
 
     /// What people type to mean it: its name, or its UID if nobody has named it.

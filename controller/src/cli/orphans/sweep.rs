@@ -250,8 +250,9 @@ impl Class<'_> {
             let life = self.cloud.life(object).await;
             match life.map_err(|error| format!("its targets cannot be read: {error}"))? {
                 Life::Silent => {}
-                Life::Serves(_) | Life::Runs(_) if self.terms.force_live => {}
+                // A Service may have come after its list was read.
                 Life::Runs(_) if self.is_current => {}
+                Life::Serves(_) | Life::Runs(_) if self.terms.force_live && !self.is_current => {}
                 Life::Serves(why) | Life::Runs(why) => return Err(format!("it serves: {why}")),
                 Life::Protected(why) => return Err(why),
             }

@@ -3,7 +3,7 @@ use ballast_provider::{Billed, Kind, Mark, Owned, ServiceId};
 use jiff::SignedDuration;
 
 use super::choose::{ChoiceError, choose};
-use super::report::State;
+use super::report::{Live, State};
 use super::sweep::Swept;
 use super::*;
 
@@ -168,15 +168,40 @@ fn the_current_cluster_says_which_services_exist() {
     // Fresh signs may be those of a copy.
     let deletes = |force_live| {
         let choice = Choice {
-            cluster: Some("new"),
             force_live,
+            compare: true,
+            ..Choice::default()
         };
         let plan = choose(&report, &choice).unwrap().unwrap();
+        assert_eq!(plan.cluster.name, "new", "the current one");
         let names = plan.items.iter().map(|it| it.name().to_owned());
         names.collect::<Vec<_>>()
     };
     assert_eq!(deletes(false), ["bl-left"]);
     assert_eq!(deletes(true), ["bl-late", "bl-left"]);
+    // A wrong context of the kubeconfig must not delete another cluster's.
+    for force_live in [false, true] {
+        let choice = Choice {
+            cluster: Some("old"),
+            force_live,
+            compare: true,
+        };
+        let other = choose(&report, &choice);
+        assert!(
+            matches!(other, Err(ChoiceError::NotCurrent(_))),
+            "{other:?}"
+        );
+    }
+    // A Service that comes before the deletion keeps its load balancer.
+    let choice = Choice {
+        compare: true,
+        ..Choice::default()
+    };
+    let plan = choose(&report, &choice).unwrap().unwrap();
+    let mut later = live.clone();
+    assert_eq!(plan.without(&later), Some(plan.clone()));
+    later.services.insert("uid-left".to_owned());
+    assert_eq!(plan.without(&later), None);
 }
 
 #[test]
@@ -185,6 +210,7 @@ fn a_plan_is_for_one_cluster_that_is_gone() {
         let choice = Choice {
             cluster,
             force_live,
+            compare: false,
         };
         let plan = choose(&report(&objects.concat(), None), &choice);
         plan.map(|plan| {
@@ -214,6 +240,16 @@ fn a_plan_is_for_one_cluster_that_is_gone() {
         plan(&all, None, true),
         Err(ChoiceError::Several(..))
     ));
+    let nameless = [with(
+        balancer("old", "web", 9),
+        "ballast.dev/cluster-name",
+        Some("kubernetes"),
+    )];
+    assert_eq!(
+        plan(&nameless, Some("kubernetes"), true),
+        Ok(None),
+        "no name"
+    );
     let two = [balancer("old", "web", 9), balancer("older", "api", 9)];
     assert!(matches!(
         plan(&two, None, false),

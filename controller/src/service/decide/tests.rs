@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use ballast_provider::{Family, LoadBalancer};
 
 use super::*;
+use crate::class::orphans::Found;
 use crate::class::{Contender, Scope};
 use crate::fixtures::id;
 
@@ -445,4 +446,39 @@ fn a_refused_edit_keeps_what_was_accepted_on_its_node_ports() {
         Some(vec![(80, 30_080)]),
         "refused by the provider"
     );
+}
+
+/// A copy of the cluster would delete what its original uses. So nothing is released before the first survey, nor while
+/// there is a copy, also if only the former process knew of it.
+#[test]
+fn nothing_is_released_that_a_copy_may_use() {
+    let deleted = web().held_by(&["local"]).deleting();
+    let mut classes = local();
+    assert_eq!(step(&deleted, &classes), Step::Release("local"));
+    let shared = Found {
+        shared: Some("bl-1".to_owned()),
+        ..Found::default()
+    };
+    let message = shared.shared_message().unwrap();
+    classes.found.insert("local".to_owned(), Arc::new(shared));
+    let waits = Step::Wait(Some(Reason::IdentityShared));
+    assert_eq!(step(&deleted, &classes), waits);
+    assert_eq!(step(&web(), &classes), Step::Ensure("local"), "it serves");
+    classes.found.clear();
+    assert_eq!(step(&deleted, &classes), Step::Wait(None), "not surveyed");
+    let mut view = ClassView::test("local");
+    view.status
+        .conditions
+        .push(k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+            type_: "IdentityShared".to_owned(),
+            status: "True".to_owned(),
+            message,
+            reason: "ForeignSignOfLife".to_owned(),
+            last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                jiff::Timestamp::UNIX_EPOCH,
+            ),
+            observed_generation: None,
+        });
+    classes.views.insert("local".to_owned(), Arc::new(view));
+    assert_eq!(step(&deleted, &classes), waits, "the former process knew");
 }

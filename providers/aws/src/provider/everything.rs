@@ -120,6 +120,12 @@ pub(super) async fn life(client: &Client, object: &Owned) -> Result<Life, CallEr
                     one.target
                 )));
             }
+            if one.health == Health::Unavailable {
+                return Ok(Life::Runs(format!(
+                    "AWS does not know how its target {} is",
+                    one.target
+                )));
+            }
             if let TargetId::Instance(id) | TargetId::InstanceAt(id, _) = one.target {
                 instances.insert(id);
             }

@@ -94,6 +94,11 @@ impl Inner {
     /// Reads the tags of what is about to be deleted. What is no longer this class's is forgotten: who takes Ballast's
     /// tags away takes the object. Returns whether people want it to stay.
     async fn is_kept(&self, client: &Client, record: &mut Record) -> Result<bool, ProviderError> {
+        let observed = &record.observed;
+        if observed.load_balancers.is_empty() && observed.target_groups.is_empty() {
+            // The rest was read when it was asked for first.
+            return Ok(false);
+        }
         let tags = match self.tags_now(client, record).await {
             // AWS refuses the call if one of them is gone.
             Err(why) if why.cause == Cause::NotFound => {
@@ -108,7 +113,16 @@ impl Inner {
         let (balancers, groups) = (&mut observed.load_balancers, &mut observed.target_groups);
         balancers.retain(|_, one| tags.contains_key(&one.arn));
         groups.retain(|_, one| tags.contains_key(&one.arn));
-        Ok(tags.values().any(|tags| tags.contains_key(KEEP)))
+        let mut kept = tags.values().any(|tags| tags.contains_key(KEEP));
+        if !observed.groups.is_empty() {
+            let key = record.key.clone();
+            let own = self.own_security_groups(client, Some(&key), Urgency::Service);
+            let own = own.await.map_err(|why| error(&why))?;
+            let is_own = |id: &String| own.iter().any(|one| one.id == *id);
+            record.observed.groups.retain(|_, one| is_own(&one.id));
+            kept |= own.iter().any(|one| one.tags.contains_key(KEEP));
+        }
+        Ok(kept)
     }
 
     /// The tags of the load balancers and target groups of a record.

@@ -118,8 +118,10 @@ impl Inner {
         tags: &BTreeMap<String, Option<String>>,
     ) -> Result<(), ProviderError> {
         let client = self.client().await?;
+        let (mut written, mut denied) = (0, None);
         for some in objects.chunks(CHUNK) {
             let Err(why) = write(client, some, tags).await else {
+                written += some.len();
                 continue;
             };
             if !is_of_one(&why) {
@@ -128,12 +130,19 @@ impl Inner {
             for one in some {
                 match write(client, std::slice::from_ref(one), tags).await {
                     Err(why) if !is_of_one(&why) => return Err(error(&why)),
-                    Err(why) => debug!(id = one.id, error = %why, "no note is written"),
-                    Ok(()) => {}
+                    Err(why) => {
+                        debug!(id = one.id, error = %why, "no note is written");
+                        denied = denied.or((why.cause == Cause::Denied).then_some(why));
+                    }
+                    Ok(()) => written += 1,
                 }
             }
         }
-        Ok(())
+        // One object of somebody else is no fault. If none may be written, the right is missing.
+        match denied {
+            Some(why) if written == 0 => Err(error(&why)),
+            _ => Ok(()),
+        }
     }
 
     /// The same for a look in the background: nobody ends it, so each call waits for itself.
