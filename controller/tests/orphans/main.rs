@@ -61,7 +61,7 @@ fn whatever_happened_the_cloud_has_what_live_services_own() {
         tally.refused_serving,
     ];
     assert!(
-        histories < 1_000 || happened.iter().all(|count| *count > 0),
+        histories < 10_000 || happened.iter().all(|count| *count > 0),
         "{tally:?}"
     );
 }

@@ -81,9 +81,9 @@ pub struct World {
     clusters: Vec<Cluster>,
     now: Timestamp,
     next: u32,
-    /// When people deleted a Service in one of two clusters with the same UID. That is done once the other one has
-    /// given no sign for three days.
-    removed: BTreeMap<String, Timestamp>,
+    /// Services that people have deleted in one of two clusters with the same UID. That is done once the other one
+    /// has given no sign for three days.
+    removed: BTreeSet<String>,
     log: Vec<String>,
     tally: Tally,
     runtime: tokio::runtime::Runtime,
@@ -103,7 +103,7 @@ impl World {
             clusters: Vec::new(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             next: 0,
-            removed: BTreeMap::new(),
+            removed: BTreeSet::new(),
             log: vec![format!("seed {seed}")],
             tally: Tally::default(),
             runtime,
@@ -255,7 +255,7 @@ impl World {
             Some(service) if service.finalizer => {
                 service.deleting = true;
                 if cluster.is_copied {
-                    self.removed.insert(service.uid.clone(), self.now);
+                    self.removed.insert(service.uid.clone());
                 }
             }
             Some(_) => self.vanish(c, name),
@@ -657,12 +657,18 @@ impl World {
 
     /// Whether a Service with this UID exists anywhere, and stays.
     fn is_wanted(&self, uid: &str) -> bool {
-        let silence = SignedDuration::try_from(SILENCE).unwrap();
-        let removed = self.removed.get(uid);
-        if removed.is_some_and(|at| self.now.duration_since(*at) >= silence) {
-            return false;
+        if !self.removed.contains(uid) {
+            return self.exists(uid);
         }
-        self.exists(uid)
+        // Signs are half a day apart, so the last one may be so much older than the last work.
+        let silence = SignedDuration::from_hours(60);
+        let works = |it: &&Cluster| {
+            it.lease
+                .is_some_and(|at| self.now.duration_since(at) < silence)
+        };
+        let living = self.clusters.iter().filter(|it| it.exists).filter(works);
+        let mut services = living.flat_map(|it| it.services.values());
+        services.any(|it| it.uid == uid && !it.deleting)
     }
 
     fn exists(&self, uid: &str) -> bool {
