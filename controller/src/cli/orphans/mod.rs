@@ -190,15 +190,12 @@ pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<Exit
         if !confirmed(&args, &plan, &report, &prices)? {
             bail!("cancelled; nothing was deleted");
         }
-        let plan = match again(&args, &plan).await? {
-            Some(plan) => plan,
-            None => {
-                note(format_args!(
-                    "{}: all of it has a Service now",
-                    report.account
-                ));
-                continue;
-            }
+        let Some(plan) = again(&args, &plan).await? else {
+            note(format_args!(
+                "{}: all of it has a Service now",
+                report.account
+            ));
+            continue;
         };
         let terms = sweep::Terms {
             force_live: args.force_live,

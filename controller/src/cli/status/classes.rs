@@ -107,7 +107,8 @@ fn title(service: &Service) -> String {
 
 /// The classes that cost something or have no place left. Empty if there are none.
 pub fn text(report: &Report, view: View<'_>) -> String {
-    let shown = |one: &&ClassUsage| one.cost.is_some() || one.is_full();
+    let costs = |one: &&ClassUsage| one.cost.is_some() && one.load_balancers > 0;
+    let shown = |one: &&ClassUsage| costs(one) || one.is_full();
     let mut table = Table::new(&[
         "CLASS",
         "PROVIDER",
