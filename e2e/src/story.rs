@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::progress::remind;
+use crate::{Lab, LabOptions};
 
 /// The kubectl format for a Service's conditions, one line each.
 pub const CONDITIONS: &str =
@@ -47,6 +48,22 @@ pub async fn step<T>(what: &str, work: impl Future<Output = Result<(String, T)>>
     }
     println!("  {:.1} s", start.elapsed().as_secs_f32());
     Ok(value)
+}
+
+/// The name of the demo's lab: `BALLAST_LAB`, or this one.
+pub fn lab_name(default: &str) -> String {
+    std::env::var("BALLAST_LAB").unwrap_or_else(|_| default.to_owned())
+}
+
+/// The first step of a demo: boots its cluster, and shows the nodes.
+pub async fn boot(what: &str, options: LabOptions) -> Result<Lab> {
+    step(what, async {
+        let lab = Lab::start(options).await?;
+        let columns = "custom-columns=:metadata.name,:status.nodeInfo.kubeletVersion,:status.addresses[0].address";
+        let nodes = ["get", "nodes", "-o", columns, "--no-headers"];
+        Ok((lab.kubectl(&nodes).await?, lab))
+    })
+    .await
 }
 
 /// The names of two servers behind one address, which they answer with.

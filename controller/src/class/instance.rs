@@ -95,8 +95,17 @@ pub trait Factory: Send + Sync {
 /// Sends an event with this text.
 pub type SendEvent = Arc<dyn Fn(&ServiceId, &str) + Send + Sync>;
 
-/// Sends an event about a class.
-pub type SendClassEvent = Arc<dyn Fn(&str, bool, &str) + Send + Sync>;
+/// What an event about a class says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClassNews {
+    /// Load balancers have no Service.
+    Orphaned(String),
+    /// A copy of the cluster uses the same load balancers.
+    IdentityShared(String),
+}
+
+/// Sends an event about the class with this name.
+pub type SendClassEvent = Arc<dyn Fn(&str, ClassNews) + Send + Sync>;
 
 /// What every class task needs.
 #[derive(Clone)]
@@ -106,7 +115,7 @@ pub struct Context {
     /// The UID of `kube-system`, and the name of the cluster for people.
     pub cluster: (String, String),
     /// Tells what this process writes from what any other one does ([`Mark::writer`]).
-    pub signature: String,
+    pub tag_writer: String,
     /// The Services, as watched.
     pub services: Arc<Store<Name, ServiceView>>,
     /// What drains, whatever the classes say.
@@ -127,7 +136,7 @@ pub struct Context {
     pub clock: Clock,
     /// Sends the event that says what differs from what was made.
     pub send_changed: SendEvent,
-    /// Sends an event about a class: whether it is about a shared identity, and the text.
+    /// Sends an event about a class.
     pub send_class_event: SendClassEvent,
     /// Checked before every effect.
     pub fence: Fence,
@@ -388,7 +397,7 @@ fn build(context: &Context, class: &ClassView) -> Result<Arc<dyn Provider>, Prov
         cluster: context.cluster.0.clone(),
         cluster_name: context.cluster.1.clone(),
         class: class.name.clone(),
-        writer: context.signature.clone(),
+        writer: context.tag_writer.clone(),
     };
     context.factory.build(&settings, mark)
 }

@@ -1,3 +1,7 @@
+use ballast_crds::LoadBalancerClass;
+use ballast_provider::Removal;
+use kube::core::DeserializeGuard;
+
 use super::*;
 use crate::fixtures::second;
 use crate::run::factory::Providers;

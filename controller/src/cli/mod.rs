@@ -6,8 +6,8 @@
 //!
 //! They are not part of the controller: each runs once, as the user, with the rights of the
 //! user's kubeconfig, and needs no running controller. Pure functions of what was read and the
-//! time produce all output. The only I/O is in each command's `run`, in each `cluster` module
-//! and in [`cluster`].
+//! time produce all output. The only I/O is in each command's `run`, in each `cluster` module,
+//! in [`cluster`] and in [`orphans::sweep`].
 
 pub mod cleanup;
 pub mod cluster;
@@ -26,6 +26,7 @@ mod service;
 pub mod status;
 pub mod teardown;
 pub mod text;
+mod times;
 
 use std::io::Write as _;
 use std::path::Path;

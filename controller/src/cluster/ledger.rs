@@ -26,9 +26,11 @@ use crate::cluster::texts;
 use crate::cluster::view::Name;
 use crate::process::room::give_back;
 
+mod presence;
 mod shared;
 mod writes;
 
+use self::presence::Presence;
 use self::shared::Sharing;
 pub use self::shared::{Port, Share};
 use self::writes::Write;
@@ -80,18 +82,6 @@ struct Count {
 struct Vacant {
     /// The class had a limit then.
     is_limited: bool,
-}
-
-/// Whether the Service of an entry exists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Presence {
-    /// As far as it is known.
-    #[default]
-    Listed,
-    /// It is missing in a list, and nothing proves that it is gone.
-    Absent,
-    /// It is proven that it does not exist any more.
-    Gone,
 }
 
 #[derive(Debug, Default)]
@@ -285,44 +275,6 @@ impl Ledger {
         }
     }
 
-    /// Records that a Service is proven not to exist any more: a watch has reported its deletion, or
-    /// surveys of the cloud agree ([`crate::class::orphans`]).
-    pub fn gone(&self, id: &ServiceId, class: &str) {
-        self.lock().set_presence(id, class, Presence::Gone);
-    }
-
-    /// A watch has reported the deletion of this Service.
-    pub fn deleted(&self, id: &ServiceId) {
-        for class in self.classes_of(id) {
-            self.gone(id, &class);
-        }
-    }
-
-    /// Records that a Service is missing in a list. What it has stays until it is proven to be gone.
-    pub fn absent(&self, id: &ServiceId, class: &str) {
-        self.lock().set_presence(id, class, Presence::Absent);
-    }
-
-    /// The entries of a class whose Services are missing, or were.
-    pub fn absents(&self, class: &str) -> Vec<Entry> {
-        let inner = self.lock();
-        if inner.of(class).absent == 0 {
-            return Vec::new();
-        }
-        let all = inner.entries.values().flatten();
-        let absent = |marks: &Marks| marks.presence == Presence::Absent;
-        all.filter(|(entry, marks)| &*entry.class == class && absent(marks))
-            .map(|(entry, _)| entry.clone())
-            .collect()
-    }
-
-    /// Whether it is proven that a Service does not exist any more.
-    pub fn is_gone(&self, id: &ServiceId, class: &str) -> bool {
-        let mut inner = self.lock();
-        let marks = inner.marks(id, class);
-        marks.is_some_and(|it| it.presence == Presence::Gone)
-    }
-
     /// All entries of a name.
     pub fn entries(&self, name: &Name) -> Vec<Entry> {
         let inner = self.lock();
@@ -471,21 +423,6 @@ impl Inner {
             count.refused -= usize::from(refused);
         }
         self.insert(id, class)
-    }
-
-    /// What is proven stays so.
-    fn set_presence(&mut self, id: &ServiceId, class: &str, presence: Presence) {
-        let Some(marks) = self.marks(id, class) else {
-            return;
-        };
-        if marks.presence == Presence::Gone {
-            return;
-        }
-        let before = std::mem::replace(&mut marks.presence, presence);
-        if let Some(count) = self.per_class.get_mut(class) {
-            count.absent += usize::from(presence == Presence::Absent);
-            count.absent -= usize::from(before == Presence::Absent);
-        }
     }
 
     /// Adds a balancer that the Service asks for.

@@ -18,7 +18,7 @@ use crate::announcements::{Keeper, Leases};
 use crate::class::board::Board;
 use crate::class::contender::{self, LeaseName};
 use crate::class::drain::Drains;
-use crate::class::instance;
+use crate::class::instance::{self, ClassNews};
 use crate::class::status::writer::ClassStatus;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::store::Store;
@@ -91,8 +91,8 @@ fn leader_tasks(
     fence: Fence,
     recorder: Recorder,
 ) -> LeaderTasks {
-    let signature = format!("{:016x}", rand::random::<u64>());
-    info!(signature, "signs its tags in clouds");
+    let tag_writer = format!("{:016x}", rand::random::<u64>());
+    info!(tag_writer, "signs its tags in clouds");
     let finalizer_requested = Arc::new(Notify::new());
     let writer = Writer::new(
         Requests::new(shared.client.clone(), shared.metrics.writes.clone()),
@@ -139,7 +139,7 @@ fn leader_tasks(
             writer: writer.clone(),
             factory: Arc::clone(&options.factory),
             cluster: (cluster, options.cluster_name.clone()),
-            signature,
+            tag_writer,
             services: Arc::clone(&shared.services),
             board: shared.board.clone(),
             queue: shared.queue.clone(),
@@ -186,16 +186,15 @@ fn leader_tasks(
 
 /// Sends events about classes.
 fn class_events(recorder: Recorder, board: Board) -> instance::SendClassEvent {
-    Arc::new(move |class, is_shared, what| {
+    Arc::new(move |class, news| {
         let Some(uid) = board.snapshot().get(class).map(|it| it.uid.clone()) else {
             return;
         };
-        let event = if is_shared {
-            Event::IdentityShared
-        } else {
-            Event::Orphaned
+        let event = match news {
+            ClassNews::Orphaned(what) => Event::Orphaned(what),
+            ClassNews::IdentityShared(what) => Event::IdentityShared(what),
         };
-        recorder.class_event(class, &uid, event(what.to_owned()));
+        recorder.class_event(class, &uid, event);
     })
 }
 

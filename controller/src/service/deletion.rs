@@ -143,7 +143,7 @@ impl Deletions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::id;
+    use crate::fixtures::{self, id};
 
     fn at(time: &str) -> Timestamp {
         format!("2026-11-26T{time}Z").parse().unwrap()
@@ -151,12 +151,8 @@ mod tests {
 
     fn condition(reason: Reason, message: &str) -> ConditionView {
         ConditionView {
-            kind: "ballast.dev/Programmed".into(),
-            status: "Unknown".into(),
-            reason: reason.as_str().to_owned().into(),
-            message: message.into(),
             since: at("18:00:00"),
-            is_exact: true,
+            ..fixtures::condition("ballast.dev/Programmed", "Unknown", reason, message)
         }
     }
 

@@ -33,6 +33,15 @@ fn waits(lab: &Lab, mark: usize) -> Vec<String> {
     events.map(|it| it.detail).collect()
 }
 
+/// One write and one event, however often it was tried. Returns the event.
+fn says_it_once(lab: &Lab, mark: usize) -> String {
+    let writes = lab.effects(mark, Target::Service);
+    assert_eq!(writes.len(), 1, "{}", lab.dump());
+    let mut events = waits(lab, mark);
+    assert_eq!(events.len(), 1, "{events:#?}");
+    events.remove(0)
+}
+
 #[test]
 fn a_quick_deletion_says_nothing() {
     simulate(201, async |lab| {
@@ -65,19 +74,8 @@ fn a_slow_deletion_says_what_it_waits_for() {
         assert!(message.contains("it waits for load balancer"), "{message}");
         assert!(message.contains("the cloud is deleting it"), "{message}");
         lab.rest(14 * 60).await;
-        // One write and one event, however often it was tried.
-        assert_eq!(
-            lab.effects(mark, Target::Service).len(),
-            1,
-            "{}",
-            lab.dump()
-        );
-        let events = waits(lab, mark);
-        assert_eq!(events.len(), 1, "{events:#?}");
-        assert!(
-            events[0].contains("has not ended after 5 minutes"),
-            "{events:#?}"
-        );
+        let event = says_it_once(lab, mark);
+        assert!(event.contains("has not ended after 5 minutes"), "{event}");
         lab.gone(Kind::Service, WEB).await;
     });
 }
@@ -169,14 +167,7 @@ fn a_finalizer_of_somebody_else_is_named() {
         assert!(lab.addresses(WEB).is_empty(), "{}", lab.dump());
         assert!(lab.cloud.balancers().is_empty(), "{}", lab.dump());
         lab.rest(10 * 60).await;
-        assert_eq!(
-            lab.effects(mark, Target::Service).len(),
-            1,
-            "{}",
-            lab.dump()
-        );
-        let events = waits(lab, mark);
-        assert_eq!(events.len(), 1, "{events:#?}");
+        says_it_once(lab, mark);
         lab.assert_steady().await;
         let service = lab.service(WEB);
         assert_eq!(

@@ -12,10 +12,12 @@
 #![allow(unreachable_pub)] // one program
 
 mod account;
+mod tally;
 mod world;
 
 use std::time::Instant;
 
+use self::tally::Tally;
 use self::world::World;
 
 /// Every change must pass so many.
@@ -33,7 +35,7 @@ fn whatever_happened_the_cloud_has_what_live_services_own() {
     let first = number("ORPHAN_SEED", 1);
     let began = Instant::now();
     let half = |from: u64| {
-        let mut tally = world::Tally::default();
+        let mut tally = Tally::default();
         for seed in (first + from..first + histories).step_by(2) {
             tally += World::history(seed);
         }

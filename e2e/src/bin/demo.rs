@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::installation::Installation;
-use ballast_e2e::story::{CONDITIONS, both_answer, keeps, step, tell};
+use ballast_e2e::story::{CONDITIONS, boot, both_answer, keeps, lab_name, step, tell};
 use ballast_e2e::{Host, Lab, LabOptions, eventually};
 
 const SOON: Duration = Duration::from_mins(1);
@@ -22,29 +22,14 @@ async fn main() -> ExitCode {
 
 async fn demo() -> Result<()> {
     let keep = keeps();
-    let lab = step(
-        "Boot a real Kubernetes: two nodes in network namespaces",
-        async {
-            let lab = Lab::start(LabOptions {
-                name: std::env::var("BALLAST_LAB").unwrap_or_else(|_| "demo".to_owned()),
-                nodes: 2,
-                progress: false,
-                ..LabOptions::default()
-            })
-            .await?;
-            let version = lab
-                .kubectl(&[
-                    "get",
-                    "nodes",
-                    "-o",
-                    "custom-columns=:metadata.name,:status.nodeInfo.kubeletVersion",
-                    "--no-headers",
-                ])
-                .await?;
-            Ok((version, lab))
-        },
-    )
-    .await?;
+    let options = LabOptions {
+        name: lab_name("demo"),
+        nodes: 2,
+        progress: false,
+        ..LabOptions::default()
+    };
+    let what = "Boot a real Kubernetes: two nodes in network namespaces";
+    let lab = boot(what, options).await?;
     let shown = show(&lab, keep).await;
     let shown = lab.explain(shown).await;
     if keep {

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use ballast_e2e::failover::bed::{self, Bed};
 use ballast_e2e::segment::judge::{self, Reachability};
 use ballast_e2e::segment::{Moment, Visitor, Visits};
-use ballast_e2e::story::{keeps, step, tell};
+use ballast_e2e::story::{boot, keeps, lab_name, step, tell};
 use ballast_e2e::{Host, Lab, ProxyMode, eventually};
 
 const SOON: Duration = Duration::from_mins(1);
@@ -35,17 +35,9 @@ async fn main() -> ExitCode {
 
 async fn demo() -> Result<()> {
     let keep = keeps();
-    let lab = step(
-        "Boot a real Kubernetes: three nodes in network namespaces, on one network segment",
-        async {
-            let name = std::env::var("BALLAST_LAB").unwrap_or_else(|_| "demo-l2".to_owned());
-            let lab = Lab::start(bed::options(&name, NODES, ProxyMode::Nftables)).await?;
-            let columns = "custom-columns=:metadata.name,:status.nodeInfo.kubeletVersion,:status.addresses[0].address";
-            let nodes = ["get", "nodes", "-o", columns, "--no-headers"];
-            Ok((lab.kubectl(&nodes).await?, lab))
-        },
-    )
-    .await?;
+    let options = bed::options(&lab_name("demo-l2"), NODES, ProxyMode::Nftables);
+    let what = "Boot a real Kubernetes: three nodes in network namespaces, on one network segment";
+    let lab = boot(what, options).await?;
     let shown = show(&lab).await;
     let shown = lab.explain(shown).await;
     if keep {

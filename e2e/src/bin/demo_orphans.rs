@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::installation::{Installation, binary};
-use ballast_e2e::story::{keeps, step, tell};
+use ballast_e2e::story::{boot, keeps, lab_name, step, tell};
 use ballast_e2e::{Host, Lab, LabOptions, eventually};
 use serde_json::Value;
 
@@ -25,22 +25,14 @@ async fn main() -> ExitCode {
 
 async fn demo() -> Result<()> {
     let keep = keeps();
-    let lab = step(
-        "Boot a real Kubernetes, and beside it a cloud that is not part of it",
-        async {
-            let lab = Lab::start(LabOptions {
-                name: std::env::var("BALLAST_LAB").unwrap_or_else(|_| "demo-orphans".to_owned()),
-                nodes: 1,
-                progress: false,
-                ..LabOptions::default()
-            })
-            .await?;
-            let columns = "custom-columns=:metadata.name,:status.nodeInfo.kubeletVersion";
-            let nodes = ["get", "nodes", "-o", columns, "--no-headers"];
-            Ok((lab.kubectl(&nodes).await?, lab))
-        },
-    )
-    .await?;
+    let options = LabOptions {
+        name: lab_name("demo-orphans"),
+        nodes: 1,
+        progress: false,
+        ..LabOptions::default()
+    };
+    let what = "Boot a real Kubernetes, and beside it a cloud that is not part of it";
+    let lab = boot(what, options).await?;
     let shown = show(&lab, keep).await;
     let shown = lab.explain(shown).await;
     if keep {

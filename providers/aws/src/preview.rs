@@ -157,15 +157,16 @@ fn stand_ins(settings: &Settings) -> LookedUp {
 
 #[cfg(test)]
 mod tests {
-    use ballast_provider::{Placement, Reason};
+    use ballast_provider::{Placement, Protocol, Reason};
 
     use super::*;
     use crate::annotations::PREFIX;
     use crate::desired::tests::{WEB, service};
     use crate::settings::Allowed;
 
-    fn member(all: &[(&str, &str)]) -> Member {
-        let mut load_balancer = service(&[WEB]);
+    /// A Service with these ports and annotations.
+    pub(super) fn member(ports: &[(Protocol, u16, u16)], all: &[(&str, &str)]) -> Member {
+        let mut load_balancer = service(ports);
         let pairs = all.iter();
         load_balancer.settings = pairs
             .map(|(name, value)| (format!("{PREFIX}{name}"), (*value).to_owned()))
@@ -179,7 +180,7 @@ mod tests {
     }
 
     fn of(all: &[(&str, &str)]) -> Preview {
-        preview(&member(all), &ClassSettings::default())
+        preview(&member(&[WEB], all), &ClassSettings::default())
     }
 
     #[test]
@@ -195,7 +196,7 @@ mod tests {
         let expected = ["ipv6-addresses", "name", "shceme"].map(|it| format!("{PREFIX}{it}"));
         assert_eq!(keys, expected.each_ref().map(|it| Some(it.as_str())));
         for one in &seen.refused {
-            let settings = member(&all).load_balancer.settings;
+            let settings = member(&[WEB], &all).load_balancer.settings;
             let key = one.key.clone().unwrap_or_default();
             let alone = [(key.clone(), settings[&key].clone())].into();
             assert_eq!(Settings::of(&alone, None), Err(one.refusal.clone()));
@@ -249,7 +250,7 @@ mod tests {
             ..ClassSettings::default()
         };
         let seen = preview(
-            &member(&[("scheme", "internal"), ("ssl-ports", "80")]),
+            &member(&[WEB], &[("scheme", "internal"), ("ssl-ports", "80")]),
             &class,
         );
         let [one] = &seen.refused[..] else {
@@ -263,7 +264,7 @@ mod tests {
 
     #[test]
     fn what_the_spec_asks_for_is_refused_or_remarked() {
-        let mut asks = member(&[]);
+        let mut asks = member(&[WEB], &[]);
         asks.placement.pool = Some("public".into());
         let seen = preview(&asks, &ClassSettings::default());
         assert!(seen.refused.is_empty());

@@ -1,7 +1,8 @@
 //! The domain model of load balancers, independent of any cloud and of Kubernetes.
 //!
 //! This crate owns the domain model ([`model`]), the [`Provider`] trait with its errors, the
-//! marks on every cloud object ([`mark`]), what load balancers cost ([`prices`]), where addresses
+//! marks on every cloud object ([`mark`]), what a cloud holds with them ([`inventory`]), what load
+//! balancers cost ([`prices`]), where addresses
 //! are announced ([`place`]), the bounds on text from outside ([`text`]), the text of errors
 //! ([`causes`]), and the conformance suite (`conformance`, behind a feature) that each
 //! provider runs in its own tests.
@@ -14,6 +15,7 @@ pub mod causes;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod error;
+pub mod inventory;
 pub mod labels;
 pub mod mark;
 pub mod model;
@@ -23,6 +25,7 @@ pub mod provider;
 pub mod text;
 
 pub use error::{ProviderError, Reason, Refusal};
+pub use inventory::{Inventory, Kind, Life, Owned};
 pub use labels::Labels;
 pub use mark::Mark;
 pub use model::{
@@ -33,6 +36,6 @@ pub use model::{
 pub use place::{Place, Spot, Why};
 pub use prices::{Billed, Money, Prices};
 pub use provider::{
-    CallCount, Cause, Change, Exclusion, ExtraCondition, ExtraKind, Inventory, Kind, Life,
-    Observed, Owned, Provider, Published, Released, Removal, State, Traits,
+    CallCount, Cause, Change, Exclusion, ExtraCondition, ExtraKind, Observed, Provider, Published,
+    Released, Removal, State, Traits,
 };

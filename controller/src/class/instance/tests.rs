@@ -144,7 +144,7 @@ fn context(factory: impl Factory + 'static) -> Context {
         writer: Writer::new(requests, election.fence()),
         factory: Arc::new(factory),
         cluster: ("uid".to_owned(), "test".to_owned()),
-        signature: "1".to_owned(),
+        tag_writer: "1".to_owned(),
         services: Arc::default(),
         board: Board::new(Scope::All, Arc::clone(&ledger)),
         queue: Queue::new(Backoff::default()),
@@ -152,7 +152,7 @@ fn context(factory: impl Factory + 'static) -> Context {
         targets: watch::channel(Eligible::default()).1,
         metrics: ProviderMetrics::default(),
         clock: Arc::new(jiff::Timestamp::now),
-        send_class_event: Arc::new(|_, _, _| {}),
+        send_class_event: Arc::new(|_, _| {}),
         send_changed: Arc::new(|_, _| {}),
         fence: election.fence(),
     }

@@ -13,11 +13,12 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::decide::{Look, Memory, Policy, Steps, decide};
+use super::decide::{Look, Policy, Steps, decide};
+use super::memory::Memory;
 use super::report::Found;
 use crate::class::ClassView;
 use crate::class::board::Seat;
-use crate::class::instance::Context;
+use crate::class::instance::{ClassNews, Context};
 use crate::cluster::view::Name;
 
 /// The longest time between two surveys.
@@ -43,9 +44,9 @@ pub async fn keep(
     let mut board = context.board.subscribe();
     let classes = context.board.snapshot();
     let published = classes.get(class).and_then(ClassView::published_copy);
-    // Nobody knows when the former process saw the last sign.
-    let published = published.map(|(_, message)| {
-        let object = Found::object_in(&message).to_owned();
+    // Nobody knows when the former process saw the last sign, so its time counts anew.
+    let published = published.map(|message| {
+        let object = Found::object_in(message).to_owned();
         ((context.clock)(), object)
     });
     let mut memory = Memory::new(context.fence.former()).with_foreign(published);
@@ -127,7 +128,7 @@ async fn survey(
     let steps = choose(context, class, &objects, policy, memory, now);
     let sign = Sign {
         at: now,
-        writer: context.signature.clone(),
+        writer: context.tag_writer.clone(),
     };
     let sign = || Some(sign.to_string());
     // First the signs: whoever wrote the tag that is removed sees who removed it.
@@ -179,7 +180,7 @@ fn choose(
         exists: &exists,
         going: &|id| context.ledger.is_gone(id, class),
         newest: context.services.all().iter().map(|it| it.created).max(),
-        writer: &context.signature,
+        writer: &context.tag_writer,
         policy,
         now,
     };
@@ -205,9 +206,9 @@ async fn note(
 /// Says what is news.
 fn report(context: &Context, class: &str, before: &Found, now: &Found) {
     if before.orphans.len() != now.orphans.len() && !now.orphans.is_empty() {
-        (context.send_class_event)(class, false, &now.message());
+        (context.send_class_event)(class, ClassNews::Orphaned(now.message()));
     }
     if let Some(message) = now.shared_message().filter(|_| before.shared.is_none()) {
-        (context.send_class_event)(class, true, &message);
+        (context.send_class_event)(class, ClassNews::IdentityShared(message));
     }
 }

@@ -13,7 +13,8 @@
 //!                            the ledger ─▶ the queue ─▶ the turn that releases, as for any Service
 //! ```
 //!
-//! [`decide()`] chooses and is pure; [`keep()`] does the I/O, in the task of the class. It deletes
+//! [`decide()`] chooses and is pure: it sorts what a survey shows, and compares it with the
+//! [`Memory`] of earlier ones. [`keep()`] does the I/O, in the task of the class. It deletes
 //! nothing itself: it says in the ledger that a Service is proven to be gone, and the Service's next
 //! turn releases what it had, with the same locks, checks and retries as always.
 //!
@@ -32,10 +33,13 @@ use jiff::Timestamp;
 
 mod decide;
 mod keep;
+mod memory;
 mod report;
+mod sorted;
 
-pub use self::decide::{Look, Memory, Policy, Steps, decide};
+pub use self::decide::{Look, Policy, Steps, decide};
 pub use self::keep::keep;
+pub use self::memory::Memory;
 pub use self::report::{Found, Halt, Orphan, Verdict};
 
 /// Tells the time.

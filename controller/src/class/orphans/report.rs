@@ -1,4 +1,4 @@
-//! What a survey has found, for the condition, the event, the metrics and `ballast status`. Pure.
+//! What a survey has found, for the condition, the event and the metrics. Pure.
 
 use std::fmt::{self, Write as _};
 

@@ -7,11 +7,13 @@
 //!  --delete ─▶ choose (what may go) ──┴─▶ confirm ─▶ sweep: read again, then delete, one by one
 //! ```
 //!
-//! [`report`] and [`choose`] are pure. [`sweep`] does the I/O of a deletion: it reads the tags and the
+//! [`report`] and [`choose`] are pure. [`sweep`] does the I/O of a deletion. It reads the tags and the
 //! targets of each load balancer just before, and deletes with the provider that made it
-//! ([`ballast_provider::Provider::release`]), so the order of objects is the same as always, and a run that was interrupted
-//! goes on with the next one. It deletes nothing without Ballast's tags, nothing that people keep, and
-//! nothing that serves.
+//! ([`ballast_provider::Provider::release`]). So objects go in the same order as in the controller, and
+//! the next run finishes what was interrupted.
+//!
+//! It never deletes what lacks Ballast's tags and what people keep. It deletes what serves only with
+//! `--force-live`.
 
 pub mod choose;
 mod clouds;
@@ -35,7 +37,7 @@ use self::clouds::CloudArgs;
 use self::report::Report;
 use super::cluster::ClusterArgs;
 use super::prices::PriceArgs;
-use super::teardown::time;
+use super::times::{days, time};
 use super::{NOT_FOUND, NOT_YET, look, note, print};
 use crate::process::program::WrongUsage;
 
@@ -61,10 +63,11 @@ Examples:
   ballast orphans --mock-cloud http://127.0.0.1:8111
 
 The controller writes a sign of life on its load balancers each day. A cluster that has given none
-for --not-seen-for counts as gone. Its load balancers are deleted only if none of their targets is
-healthy and none of their instances runs; what cannot be read is not deleted. --force-live deletes
-them in any case: check that it is the right cluster. The tag ballast.dev/keep protects a load
-balancer, and so does a changed or removed tag ballast.dev/cluster.
+for --not-seen-for counts as gone. With less than 2d, a cluster that lives can count as gone, too.
+Its load balancers are deleted only if no target of any of them is healthy or an instance that
+runs. What cannot be read is not deleted. --force-live deletes without these checks: make sure that
+it is the right cluster. The tag ballast.dev/keep protects a load balancer, and so does a changed or
+removed tag ballast.dev/cluster.
 
 Exit status:
   0  nothing is left that a cluster that is gone has to pay for
@@ -103,7 +106,7 @@ pub struct OrphansArgs {
     pub yes: bool,
 
     /// Delete even if the cluster gives signs of life or a load balancer serves. With --compare:
-    /// only what has no Service.
+    /// delete what has no Service in spite of recent signs of life, but nothing that serves.
     #[arg(long, requires = "delete")]
     pub force_live: bool,
 
@@ -134,20 +137,6 @@ pub enum Format {
     Json,
     /// For spreadsheets: one line for each load balancer.
     Csv,
-}
-
-/// A time such as `3d`, `12h` or `90m`, for a flag.
-fn days(text: &str) -> Result<Duration, String> {
-    if text.is_empty() {
-        return Err("not a time such as 3d, 12h or 90m".to_owned());
-    }
-    let Some(number) = text.strip_suffix('d') else {
-        return time(text).map_err(|_| "not a time such as 3d, 12h or 90m".to_owned());
-    };
-    let number: u32 = number
-        .parse()
-        .map_err(|_| "not a number of days such as 3d".to_owned())?;
-    Ok(Duration::from_hours(24) * number)
 }
 
 /// Lists, and deletes if asked to. `stop` completes on a signal.
@@ -188,9 +177,9 @@ pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<Exit
             continue;
         };
         if !confirmed(&args, &plan, &report, &prices)? {
-            bail!("cancelled; nothing was deleted");
+            bail!("cancelled; nothing was deleted in {}", report.account);
         }
-        let Some(plan) = again(&args, &plan).await? else {
+        let Some(plan) = again(&args, plan).await? else {
             note(format_args!(
                 "{}: all of it has a Service now",
                 report.account
@@ -218,9 +207,9 @@ pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<Exit
 }
 
 /// Reads the Services once more after the question: one may have come since.
-async fn again(args: &OrphansArgs, plan: &Plan) -> Result<Option<Plan>> {
+async fn again(args: &OrphansArgs, plan: Plan) -> Result<Option<Plan>> {
     if !args.compare {
-        return Ok(Some(plan.clone()));
+        return Ok(Some(plan));
     }
     let live = cluster::live(&args.current.client()?).await?;
     Ok(plan.without(&live))

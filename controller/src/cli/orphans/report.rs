@@ -8,7 +8,7 @@ use ballast_provider::mark::{CLUSTER, CLUSTER_NAME};
 use ballast_provider::{Billed, Key, Kind, Mark, Owned, ServiceId};
 use jiff::Timestamp;
 
-use super::choose::is_alive;
+use super::choose;
 
 /// The cluster that the current kubeconfig reaches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +85,12 @@ pub enum State {
     Unnamed,
 }
 
+/// The last sign of life on any of these.
+fn last_seen<'a>(objects: impl IntoIterator<Item = &'a Owned>) -> Option<Timestamp> {
+    let signs = objects.into_iter().filter_map(Owned::last_seen);
+    signs.map(|sign| sign.at).max()
+}
+
 // === impl Report ===
 
 impl Report {
@@ -147,9 +153,9 @@ impl Cluster {
         not_seen_for: Duration,
         now: Timestamp,
     ) -> Self {
-        let signs = objects.iter().filter_map(|it| it.last_seen());
-        let last_seen = signs.map(|sign| sign.at).max();
-        let is_alive = live.is_some() || is_alive(last_seen, not_seen_for, now);
+        let is_recent = |sign| choose::is_alive(sign, not_seen_for, now);
+        let last_seen = last_seen(objects.iter().copied());
+        let is_alive = live.is_some() || is_recent(last_seen);
         let named = objects.iter().filter_map(|it| it.tags.get(CLUSTER_NAME));
         let mut groups: BTreeMap<(String, Option<Key>), Vec<Owned>> = BTreeMap::new();
         for object in objects {
@@ -165,12 +171,8 @@ impl Cluster {
                 class,
                 writer: String::new(),
             };
-            let signs = objects.iter().filter_map(Owned::last_seen);
-            let seen = signs.map(|sign| sign.at).max();
-            Item {
-                is_fresh: self::is_alive(seen, not_seen_for, now),
-                ..Item::of(owner, key, objects, is_alive, live)
-            }
+            let is_fresh = is_recent(self::last_seen(&objects));
+            Item::of(owner, key, objects, (is_alive, is_fresh), live)
         });
         Self {
             uid: uid.to_owned(),
@@ -204,7 +206,7 @@ impl Item {
         owner: Mark,
         key: Option<Key>,
         mut objects: Vec<Owned>,
-        is_alive: bool,
+        (is_alive, is_fresh): (bool, bool),
         live: Option<&Live>,
     ) -> Self {
         objects.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
@@ -240,7 +242,7 @@ impl Item {
             services: services.into_iter().collect(),
             objects,
             state,
-            is_fresh: false,
+            is_fresh,
         }
     }
 

@@ -140,29 +140,32 @@ impl Class<'_> {
                 return;
             }
         };
+        let provider = provider.as_ref();
         let (class_wide, items): (Vec<&Item>, Vec<&Item>) =
             items.iter().partition(|item| item.key.is_none());
-        let this = self;
-        let all = items.iter().map(|item| {
-            let provider = Arc::clone(&provider);
-            async move { (item.name(), this.delete(item, provider.as_ref()).await) }
-        });
+        let all = items
+            .iter()
+            .map(|item| async move { (item.name(), self.delete(item, provider).await) });
         let mut all = futures::stream::iter(all).buffer_unordered(AT_ONCE);
         while let Some((name, end)) = all.next().await {
-            match end {
-                End::Deleted => {
-                    (self.say)(&format!("deleted {name}"));
-                    swept.deleted.push(name.to_owned());
-                }
-                End::Left(why) => {
-                    (self.say)(&format!("{name} stays: {why}"));
-                    swept.left.push((name.to_owned(), why));
-                }
-            }
+            self.end(name, end, swept);
         }
         drop(all);
         for item in class_wide {
-            self.close(item, provider.as_ref(), swept).await;
+            self.end(item.name(), self.close(item, provider).await, swept);
+        }
+    }
+
+    fn end(&self, name: &str, end: End, swept: &mut Swept) {
+        match end {
+            End::Deleted => {
+                (self.say)(&format!("deleted {name}"));
+                swept.deleted.push(name.to_owned());
+            }
+            End::Left(why) => {
+                (self.say)(&format!("{name} stays: {why}"));
+                swept.left.push((name.to_owned(), why));
+            }
         }
     }
 
@@ -191,37 +194,32 @@ impl Class<'_> {
                 return End::Left(why);
             }
         }
-        match self.is_there(item).await {
-            Ok(false) => End::Deleted,
-            Ok(true) => End::Left(
-                "the cloud still has it: its tags have changed, or somebody keeps it".to_owned(),
-            ),
-            Err(error) => End::Left(format!("cannot tell whether it is gone: {error}")),
-        }
+        let still = "the cloud still has it: its tags have changed, or somebody keeps it";
+        self.outcome(item, still).await
     }
 
     /// What serves the whole class goes with the release of the last Service, or of none.
-    async fn close(&self, item: &Item, provider: &dyn Provider, swept: &mut Swept) {
+    async fn close(&self, item: &Item, provider: &dyn Provider) -> End {
         let nobody = ServiceId {
             namespace: "".into(),
             name: "".into(),
             uid: "none".into(),
         };
-        let name = item.name().to_owned();
         let key = Key::alone(&nobody);
-        let why = match self.release(&nobody, &key, provider).await {
-            Err(why) => why,
-            Ok(()) => match self.is_there(item).await {
-                Ok(false) => {
-                    (self.say)(&format!("deleted {name}"));
-                    swept.deleted.push(name);
-                    return;
-                }
-                Ok(true) => "other load balancers of its class use it".to_owned(),
-                Err(error) => format!("cannot tell whether it is gone: {error}"),
-            },
-        };
-        swept.left.push((name, why));
+        if let Err(why) = self.release(&nobody, &key, provider).await {
+            return End::Left(why);
+        }
+        let still = "other load balancers of its class use it";
+        self.outcome(item, still).await
+    }
+
+    /// What became of it after its release. `still`: why the cloud may still have it.
+    async fn outcome(&self, item: &Item, still: &str) -> End {
+        match self.is_there(item).await {
+            Ok(false) => End::Deleted,
+            Ok(true) => End::Left(still.to_owned()),
+            Err(error) => End::Left(format!("cannot tell whether it is gone: {error}")),
+        }
     }
 
     /// Reads it again: it is what the plan was made for, nobody wants to keep it, and nothing of it

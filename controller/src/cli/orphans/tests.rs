@@ -284,12 +284,3 @@ fn the_plan_and_its_end_are_shown() {
     };
     insta::assert_snapshot!("swept", render::swept(&report, &swept));
 }
-
-#[test]
-fn times_can_be_days() {
-    assert_eq!(days("3d"), Ok(3 * DAY));
-    assert_eq!(days("12h"), Ok(DAY / 2));
-    for bad in ["", "d", "-1d", "1.5d", "soon"] {
-        assert!(days(bad).is_err(), "{bad}");
-    }
-}

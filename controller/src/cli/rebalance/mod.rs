@@ -26,7 +26,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::cluster::{ClusterArgs, ReadError, helpful, list};
-use super::teardown::time;
+use super::times::time;
 use super::{NOBODY, NOT_FOUND, NOT_YET, Output, note, print, program};
 use crate::cluster::conditions::rfc3339;
 use crate::cluster::writer::MANAGER;

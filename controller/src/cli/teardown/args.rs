@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::cli::Output;
 use crate::cli::cluster::{ClusterArgs, LeaseArgs};
+use crate::cli::times::time;
 use crate::process::text::one_line;
 
 /// Shown below the flags.
@@ -108,17 +109,6 @@ pub struct TeardownArgs {
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
-}
-
-/// A time such as `10m`, for a flag.
-pub fn time(text: &str) -> Result<Duration, String> {
-    let parsed: kube::core::Duration = text
-        .parse()
-        .map_err(|_| "not a time such as 90s, 10m or 1h30m".to_owned())?;
-    if parsed.is_negative() {
-        return Err("it must not be negative".to_owned());
-    }
-    Ok(parsed.into())
 }
 
 fn reason(text: &str) -> Result<String, String> {

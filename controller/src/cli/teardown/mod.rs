@@ -40,7 +40,7 @@ use super::{look, note, print, program};
 use crate::class::drain::{DrainError, Drains, Record};
 use crate::process::causes::causes;
 use crate::run::Exit;
-pub use args::{EXAMPLES, TeardownArgs, time};
+pub use args::{EXAMPLES, TeardownArgs};
 use ask::{Answer, ask};
 use cluster::Flipped;
 use progress::{Progress, Screen};

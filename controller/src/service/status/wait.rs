@@ -54,6 +54,7 @@ fn apart(one: i64, other: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
 
     fn at(time: &str) -> Timestamp {
         format!("2026-11-26T{time}Z").parse().unwrap()
@@ -61,12 +62,8 @@ mod tests {
 
     fn condition(reason: Reason, message: &str) -> ConditionView {
         ConditionView {
-            kind: "ballast.dev/Programmed".into(),
-            status: "False".into(),
-            reason: reason.as_str().into(),
-            message: message.into(),
             since: at("18:00:00"),
-            is_exact: true,
+            ..fixtures::condition("ballast.dev/Programmed", "False", reason, message)
         }
     }
 

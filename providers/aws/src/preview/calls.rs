@@ -127,25 +127,11 @@ fn made(calls: &[Call], observed: &mut Observed) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use ballast_provider::{Placement, Protocol, Target};
+    use ballast_provider::{Protocol, Target};
 
+    use super::super::tests::member;
     use super::*;
-    use crate::annotations::PREFIX;
-    use crate::desired::tests::{WEB, service};
-
-    fn member(ports: &[(Protocol, u16, u16)], all: &[(&str, &str)]) -> Member {
-        let mut load_balancer = service(ports);
-        let pairs = all.iter();
-        load_balancer.settings = pairs
-            .map(|(name, value)| (format!("{PREFIX}{name}"), (*value).to_owned()))
-            .collect();
-        Member {
-            load_balancer,
-            published: Vec::new(),
-            placement: Placement::default(),
-            endpoints: None,
-        }
-    }
+    use crate::desired::tests::WEB;
 
     fn targets(count: usize) -> TargetSet {
         let node = |number| Target {

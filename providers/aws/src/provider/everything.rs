@@ -7,47 +7,35 @@ use ballast_provider::mark::{CLASS, CLUSTER, PREFIX, SERVICE};
 use ballast_provider::{Billed, Kind, Life, Owned};
 
 use super::inventory::{is_ours, manner};
+use super::tags::tags_of_all;
 use crate::client::values::{Filter, Health, LoadBalancer, Tags};
 use crate::client::{CallError, Cause, Client};
+use crate::observed::Arn;
 use crate::rate::Urgency;
 use crate::settings::Scheme;
+use crate::settings::attributes::DELETION_PROTECTION;
 use crate::target::TargetId;
-
-/// The attribute of a load balancer that AWS does not delete.
-const PROTECTION: &str = "deletion_protection.enabled";
-
-/// So many objects in one call that reads tags.
-const CHUNK: usize = 20;
 
 /// Everything with a tag of Ballast's, of any cluster and class. Each call waits for itself, because there may be
 /// hundreds.
 pub(super) async fn everything(client: &Client, urgency: Urgency) -> Result<Vec<Owned>, CallError> {
-    let mut all: Vec<Owned> = Vec::new();
     let balancers = client.all_load_balancers(manner(urgency)).await?;
-    all.extend(balancers.into_iter().filter(|one| one.network).map(|one| {
-        let billed = billed(&one);
-        Owned {
-            billed,
-            ..Owned::new(Kind::LoadBalancer, one.arn, one.name, Tags::new())
-        }
-    }));
+    let balancers = balancers.into_iter().filter(|one| one.network);
+    let balancers = balancers.map(|one| (billed(&one), Kind::LoadBalancer, one.arn, one.name));
     let groups = client.all_target_groups(manner(urgency)).await?;
     let groups = groups.into_iter().filter(|one| is_ours(&one.name));
-    all.extend(groups.map(|one| Owned::new(Kind::TargetGroup, one.arn, one.name, Tags::new())));
-    let mut tagged = Vec::new();
-    for some in all.chunks(CHUNK) {
-        let arns: Vec<String> = some.iter().map(|one| one.id.clone()).collect();
-        let mut tags = client.tags(&arns, manner(urgency)).await?;
-        tagged.extend(some.iter().map(|one| Owned {
-            billed: one.billed,
-            ..Owned::new(
-                one.kind,
-                &one.id,
-                &one.name,
-                tags.remove(&one.id).unwrap_or_default(),
-            )
-        }));
-    }
+    let groups = groups.map(|one| (Billed::default(), Kind::TargetGroup, one.arn, one.name));
+    let all: Vec<(Billed, Kind, Arn, String)> = balancers.chain(groups).collect();
+    let arns: Vec<Arn> = all.iter().map(|(_, _, arn, _)| arn.clone()).collect();
+    let mut tags = tags_of_all(client, &arns, urgency).await?;
+    let tagged = all.into_iter().map(|(billed, kind, arn, name)| {
+        let tags = tags.remove(&arn).unwrap_or_default();
+        Owned {
+            billed,
+            ..Owned::new(kind, arn, name, tags)
+        }
+    });
+    let mut tagged: Vec<Owned> = tagged.collect();
     for key in [CLUSTER, CLASS, SERVICE] {
         // One that has lost one of them is listed by the others.
         let groups = client
@@ -146,9 +134,11 @@ pub(super) async fn life(client: &Client, object: &Owned) -> Result<Life, CallEr
         Err(why) if why.cause == Cause::NotFound => return Ok(Life::Silent),
         Err(why) => return Err(why),
     };
-    let protected = attributes.get(PROTECTION).is_some_and(|it| it == "true");
+    let protected = attributes
+        .get(DELETION_PROTECTION)
+        .is_some_and(|it| it == "true");
     Ok(if protected {
-        Life::Protected(format!("AWS protects it: {PROTECTION} is true"))
+        Life::Protected(format!("AWS protects it: {DELETION_PROTECTION} is true"))
     } else {
         Life::Silent
     })

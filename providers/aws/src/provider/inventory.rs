@@ -17,6 +17,7 @@ use super::decode::{listener, load_balancer, registered, security_group, target_
 use super::execute::error;
 use super::full::{listeners_of, rest};
 use super::records::{Answers, Depth, Extent, Record, Tried, members};
+use super::tags::tags_of_all;
 use crate::adopt::Adopted;
 use crate::client::values::{self, Filter, Tags, TargetHealth};
 use crate::client::{CallError, Cause, Client, Manner};
@@ -111,7 +112,7 @@ impl Inner {
             .chain(groups.iter().map(|one| one.arn.clone()))
             .collect();
         let mut tags = match urgency {
-            Urgency::Background => self.tags_of_all(client, &arns).await?,
+            Urgency::Background => tags_of_all(client, &arns, urgency).await?,
             Urgency::Service | Urgency::Traffic => self.tags_at_start(client, &arns).await?,
         };
         let security = self.own_security_groups(client, None, urgency).await?;

@@ -39,6 +39,19 @@ impl Kept {
     }
 }
 
+/// The tags of these objects. Each call waits for itself, because there may be hundreds of them, and nobody ends it.
+pub(super) async fn tags_of_all(
+    client: &Client,
+    arns: &[Arn],
+    urgency: Urgency,
+) -> Result<BTreeMap<Arn, Tags>, CallError> {
+    let mut all = BTreeMap::new();
+    for some in arns.chunks(CHUNK) {
+        all.extend(client.tags(some, manner(urgency)).await?);
+    }
+    Ok(all)
+}
+
 /// Sets and removes tags, in one call each.
 async fn write(
     client: &Client,
@@ -143,18 +156,5 @@ impl Inner {
             Some(why) if written == 0 => Err(error(&why)),
             _ => Ok(()),
         }
-    }
-
-    /// The same for a look in the background: nobody ends it, so each call waits for itself.
-    pub(super) async fn tags_of_all(
-        &self,
-        client: &Client,
-        arns: &[Arn],
-    ) -> Result<BTreeMap<Arn, Tags>, CallError> {
-        let mut all = BTreeMap::new();
-        for some in arns.chunks(CHUNK) {
-            all.extend(client.tags(some, manner(Urgency::Background)).await?);
-        }
-        Ok(all)
     }
 }

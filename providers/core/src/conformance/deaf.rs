@@ -9,11 +9,10 @@ use futures::stream::BoxStream;
 use super::fields::{Field, Support, copy, copy_balancer, copy_target};
 use super::{Crash, Harness, Lab, Object, fixtures};
 use crate::error::{ProviderError, Refusal};
+use crate::inventory::Owned;
 use crate::mark::Mark;
 use crate::model::{Balancer, Key, LoadBalancer, Member, ServiceId, Settings, TargetSet};
-use crate::provider::{
-    Change, Observed, Owned, Provider, Published, Released, Removal, State, Traits,
-};
+use crate::provider::{Change, Observed, Provider, Published, Released, Removal, State, Traits};
 
 /// A lab whose providers see one field of the suite's first Service and of targets as it was
 /// before the change. A test runs the suite on it, to prove that the suite notices that a
