@@ -184,6 +184,11 @@ impl Classes {
         self.found.contains_key(name) || !self.get(name).is_some_and(outlives)
     }
 
+    /// Whether a copy of this cluster uses the load balancers of a class, or nobody knows yet. Nothing of it is deleted then.
+    pub fn may_have_a_copy(&self, name: &str) -> bool {
+        !self.is_surveyed(name) || self.refusal_of_a_copy(name).is_some()
+    }
+
     /// The provider of a class, once it is ready.
     pub fn provider(&self, name: &str) -> Option<Arc<dyn Provider>> {
         match self.instances.get(name) {

@@ -204,7 +204,7 @@ fn uid(pods: &[Pod]) -> Option<&String> {
 }
 
 /// While no controller runs, a Service loses its finalizer and is deleted, and so is a CRD. The
-/// next upgrade repairs both.
+/// next upgrade repairs the CRD, and reports what the Service has left.
 async fn upgrade_after_a_loss(cluster: &Cluster) -> Result<()> {
     let none = ["--set", "controller.replicas=0"];
     upgrade(cluster, &none).await?;
@@ -220,7 +220,6 @@ async fn upgrade_after_a_loss(cluster: &Cluster) -> Result<()> {
 }
 
 async fn in_order_again(cluster: &Cluster) -> Result<()> {
-    let held = cluster.foreign_addresses().await?.len();
     while_a_job_runs(cluster, "crds", upgrade(cluster, &[])).await?;
     let crd = cluster
         .lab
@@ -243,12 +242,24 @@ async fn in_order_again(cluster: &Cluster) -> Result<()> {
         "--timeout=30s",
     ];
     cluster.lab.kubectl(&accepted).await?;
+    is_reported(cluster, &last()).await
+}
+
+/// A Service that vanished while no controller ran is an orphan. It is reported, and its load
+/// balancer stays until the class is drained.
+async fn is_reported(cluster: &Cluster, service: &str) -> Result<()> {
+    let message = "jsonpath={.status.conditions[?(@.type==\"Orphaned\")].message}";
+    let get = ["get", CLASSES, "local", "-o", message];
+    let service = format!("default/{service}");
     eventually(SOON, || async {
-        let now = cluster.foreign_addresses().await?.len();
-        ensure!(now < held, "{now} addresses, the lost Service's among them");
+        let said = cluster.lab.kubectl(&get).await?;
+        ensure!(said.contains(&service), "the condition Orphaned: {said:?}");
         Ok(())
     })
-    .await
+    .await?;
+    let held = cluster.foreign_addresses().await?.len();
+    ensure!(held == SERVICES, "{held} addresses");
+    Ok(())
 }
 
 /// A CRD like one from before a field was added, with another field manager.

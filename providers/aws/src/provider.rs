@@ -47,6 +47,7 @@ mod follow;
 mod full;
 mod health;
 mod inventory;
+mod keep;
 mod lists;
 mod named;
 mod network;

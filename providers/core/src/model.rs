@@ -179,6 +179,9 @@ pub struct Balancer {
     /// Services that have a part of the balancer which must stay as it is: they are refused now,
     /// and nobody knows what was accepted of them. Never one of `members`.
     pub kept: BTreeSet<ServiceId>,
+    /// Nothing in the cloud is deleted: a copy of this cluster may use the same balancers. What nothing
+    /// uses any more stays until this ends.
+    pub spares: bool,
 }
 
 /// A node, which forwards node ports.

@@ -83,6 +83,14 @@ fn step(service: &ServiceView, classes: &Classes) -> Step {
     step_among(service, classes, &Ledger::default(), &[])
 }
 
+/// Whether a Service is served in a way that deletes nothing.
+fn spares(classes: &Classes) -> bool {
+    match decision(&web(), classes, &Ledger::default(), &[]) {
+        Decision::Ensure { balancer, .. } => balancer.spares,
+        _ => panic!("it is not served"),
+    }
+}
+
 fn local() -> Classes {
     Classes::test([ClassView::test("local")])
 }
@@ -455,6 +463,7 @@ fn nothing_is_released_that_a_copy_may_use() {
     let deleted = web().held_by(&["local"]).deleting();
     let mut classes = local();
     assert_eq!(step(&deleted, &classes), Step::Release("local"));
+    assert!(!spares(&classes));
     let shared = Found {
         shared: Some("bl-1".to_owned()),
         ..Found::default()
@@ -464,7 +473,9 @@ fn nothing_is_released_that_a_copy_may_use() {
     let waits = Step::Wait(Some(Reason::IdentityShared));
     assert_eq!(step(&deleted, &classes), waits);
     assert_eq!(step(&web(), &classes), Step::Ensure("local"), "it serves");
+    assert!(spares(&classes), "and deletes nothing");
     classes.found.clear();
+    assert!(spares(&classes), "nobody knows yet");
     assert_eq!(step(&deleted, &classes), Step::Wait(None), "not surveyed");
     let mut view = ClassView::test("local");
     view.status

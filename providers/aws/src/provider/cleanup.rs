@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use ballast_provider::mark::KEEP;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::Inner;
 use super::execute::is_done;
-use super::records::{Depth, Leftover, Record};
+use super::records::{Depth, Leftover, Record, Unused};
 use crate::call::Call;
 use crate::client::{Answer, CallError, Cause, Client, Ids};
 use crate::rate::Urgency;
@@ -40,6 +41,13 @@ pub(super) struct Cleaned {
     pub(super) failed: Option<CallError>,
 }
 
+/// The deletions that may be made, and why others may not.
+struct Allowed {
+    calls: Vec<Call>,
+    /// For the owner of the Service.
+    refused: Vec<String>,
+}
+
 // === impl Cleaning ===
 
 impl Cleaning {
@@ -54,6 +62,40 @@ impl Cleaning {
 // === impl Inner ===
 
 impl Inner {
+    /// What a Service that stays does not use any more can have been given away, or people want to keep it.
+    async fn allowed(
+        &self,
+        client: &Client,
+        record: &mut Record,
+        calls: &[Call],
+    ) -> Result<Allowed, CallError> {
+        let stays = |call: &Call, why: &str| {
+            let (what, id) = named(call)?;
+            Some(format!("{what} {id} is not used any more and stays {why}"))
+        };
+        if record.unused == Unused::Stays {
+            let why = "as long as a copy of this cluster may use it";
+            let refused = calls.iter().filter_map(|call| stays(call, why));
+            return Ok(Allowed {
+                refused: refused.collect(),
+                calls: Vec::new(),
+            });
+        }
+        let urgency = Cleaning::OfLiving.urgency();
+        let mut checked = self.check(client, record, calls, urgency).await?;
+        let is_balancer = |call: &Call| matches!(call, Call::DeleteLoadBalancer { .. });
+        if checked.kept.iter().any(&is_balancer) {
+            // What it uses stays with it.
+            checked.calls.retain(is_balancer);
+        }
+        let why = format!("as long as it has the tag {KEEP}");
+        let kept = checked.kept.iter();
+        Ok(Allowed {
+            refused: kept.filter_map(|call| stays(call, &why)).collect(),
+            calls: checked.calls,
+        })
+    }
+
     /// Deletes what nothing uses. What AWS does not delete waits, and holds up nothing else.
     pub(super) async fn clean_up(
         &self,
@@ -66,11 +108,7 @@ impl Inner {
             record.cleanup = None;
             return Cleaned::default();
         }
-        if cleaning == Cleaning::OfLiving
-            && let Some(before) = &record.cleanup
-            && let Some(left) = before.due.checked_duration_since(Instant::now())
-            && !left.is_zero()
-        {
+        if let Some(left) = pause_left(record).filter(|_| cleaning == Cleaning::OfLiving) {
             return Cleaned {
                 left: Some(left),
                 failed: None,
@@ -78,16 +116,32 @@ impl Inner {
         }
         let ids = Ids::default();
         let mut cleaned = Cleaned::default();
-        let mut refused = Vec::new();
         let mut in_use = None;
-        let (mut pause, longest) = CLEANUP;
-        if let Some(before) = &record.cleanup {
-            pause = before.pause * 2;
+        let (first, mut most) = CLEANUP;
+        let before = record.cleanup.as_ref();
+        let mut pause = before.map_or(first, |before| before.pause * 2);
+        let times = before.map_or(1, |before| before.times.saturating_add(1));
+        let (mut calls, mut refused) = (calls.to_vec(), Vec::new());
+        // The tags of what a release deletes were read a moment ago.
+        if cleaning == Cleaning::OfLiving {
+            match self.allowed(client, record, &calls).await {
+                Ok(allowed) => Allowed { calls, refused } = allowed,
+                Err(why) => {
+                    calls.clear();
+                    if let Cause::Throttled { retry_after } = why.cause {
+                        pause = pause.max(retry_after);
+                        most = most.max(retry_after);
+                    }
+                    cleaned.left = Some(pause);
+                    cleaned.failed = Some(why);
+                }
+            }
         }
-        let times = record.cleanup.as_ref().map_or(0, |before| before.times);
-        let times = times.saturating_add(1);
-        let mut most = longest;
-        for call in calls {
+        if !refused.is_empty() {
+            cleaned.left = Some(pause);
+            most = REFUSED;
+        }
+        for call in &calls {
             if plan::is_needed_as_note(call, &record.observed) {
                 cleaned.left = Some(pause);
                 continue;
@@ -153,6 +207,23 @@ impl Inner {
     }
 }
 
+/// How long the next try to clean up waits.
+fn pause_left(record: &Record) -> Option<Duration> {
+    let due = record.cleanup.as_ref()?.due;
+    let left = due.checked_duration_since(Instant::now())?;
+    (!left.is_zero()).then_some(left)
+}
+
+/// What a call deletes, in words.
+fn named(call: &Call) -> Option<(&'static str, &str)> {
+    Some(match call {
+        Call::DeleteLoadBalancer { load_balancer } => ("the former load balancer", load_balancer),
+        Call::DeleteTargetGroup { target_group } => ("the target group", target_group),
+        Call::DeleteSecurityGroup { security_group } => ("the security group", security_group),
+        _ => return None,
+    })
+}
+
 /// What a release waits for while AWS says that it is in use. The same for each try.
 fn still_used(call: &Call) -> Option<String> {
     Some(match call {
@@ -172,12 +243,7 @@ fn still_used(call: &Call) -> Option<String> {
 /// What the owner of a Service should know of something that could not be deleted. `None`: nothing; it
 /// is in use for a while, as usual, or the next try may know more.
 fn remark(call: &Call, why: &CallError, times: u32) -> Option<String> {
-    let (what, id) = match call {
-        Call::DeleteLoadBalancer { load_balancer } => ("the former load balancer", load_balancer),
-        Call::DeleteTargetGroup { target_group } => ("the target group", target_group),
-        Call::DeleteSecurityGroup { security_group } => ("the security group", security_group),
-        _ => return None,
-    };
+    let (what, id) = named(call)?;
     let usual = why.cause == Cause::InUse
         && !matches!(call, Call::DeleteLoadBalancer { .. })
         && times <= USUAL;

@@ -21,7 +21,7 @@ use super::execute::{Ended, error};
 use super::faults::Owners;
 use super::health::Needs;
 use super::network::mendable;
-use super::records::{Behind, Depth, Extent, Record};
+use super::records::{Behind, Depth, Extent, Record, Unused};
 use super::said::{Asked, Said, no_target};
 use super::status::{self, Words};
 use crate::call::Call;
@@ -128,6 +128,7 @@ impl Inner {
             (Arc::clone(&service.id.uid), needs)
         });
         record.want(name, needs.collect());
+        record.unused = Unused::of(balancer);
         record.kept = (balancer.kept.iter())
             .map(|id| Arc::clone(&id.uid))
             .collect();

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::mark::service_of;
-use ballast_provider::{Family, Key, ProviderError, ServiceId};
+use ballast_provider::{Balancer, Family, Key, ProviderError, ServiceId};
 use tokio::time::Instant;
 
 use super::bind::Others;
@@ -100,6 +100,8 @@ pub(super) struct Record {
     pub(super) members: BTreeSet<ServiceId>,
     /// Those of them that keep what they have, as of its last turn.
     pub(super) kept: BTreeSet<Arc<str>>,
+    /// What becomes of what nothing uses any more, as of its last turn.
+    pub(super) unused: Unused,
     /// The targets of all target groups of nodes are known, although the rest may not be.
     pub(super) targets_known: bool,
     /// Target groups whose targets were read although that is not known of all: a wave that is cut short
@@ -150,6 +152,15 @@ pub(super) struct Record {
     pub(super) contradiction: Option<CallError>,
 }
 
+/// What becomes of what a Service that stays does not use any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unused {
+    /// It is deleted.
+    Goes,
+    /// It stays ([`ballast_provider::Balancer::spares`]).
+    Stays,
+}
+
 /// What is left of a clean-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Leftover {
@@ -196,6 +207,18 @@ pub(super) struct Before {
     pods_known: BTreeSet<String>,
 }
 
+// === impl Unused ===
+
+impl Unused {
+    pub(super) const fn of(balancer: &Balancer) -> Self {
+        if balancer.spares {
+            Self::Stays
+        } else {
+            Self::Goes
+        }
+    }
+}
+
 // === impl Record ===
 
 impl Record {
@@ -208,6 +231,7 @@ impl Record {
             observed: Observed::default(),
             members: BTreeSet::new(),
             kept: BTreeSet::new(),
+            unused: Unused::Goes,
             targets_known: true,
             groups_known: BTreeSet::new(),
             pods_known: BTreeSet::new(),

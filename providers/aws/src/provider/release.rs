@@ -20,12 +20,11 @@ use super::backend::Closed;
 use super::cleanup::Cleaning;
 use super::execute::{Ended, error};
 use super::full::{listeners_of_all, rules_of_all};
-use super::inventory::manner;
 use super::records::{Depth, Record};
 use crate::call::{Call, Ref};
 use crate::client::values::Tags;
 use crate::client::{CallError, Cause, Client};
-use crate::observed::{Arn, Observed};
+use crate::observed::Observed;
 use crate::plan;
 use crate::rate::Urgency;
 
@@ -91,53 +90,6 @@ impl Inner {
         }
     }
 
-    /// Reads the tags of what is about to be deleted. What is no longer this class's is forgotten: who takes Ballast's
-    /// tags away takes the object. Returns whether people want it to stay.
-    async fn is_kept(&self, client: &Client, record: &mut Record) -> Result<bool, ProviderError> {
-        let observed = &record.observed;
-        if observed.load_balancers.is_empty() && observed.target_groups.is_empty() {
-            // The rest was read when it was asked for first.
-            return Ok(false);
-        }
-        let tags = match self.tags_now(client, record).await {
-            // AWS refuses the call if one of them is gone.
-            Err(why) if why.cause == Cause::NotFound => {
-                self.read(client, record, Urgency::Service).await?;
-                self.tags_now(client, record).await
-            }
-            read => read,
-        };
-        let mut tags = tags.map_err(|why| error(&why))?;
-        tags.retain(|_, tags| self.mark.owns(tags));
-        let observed = &mut record.observed;
-        let (balancers, groups) = (&mut observed.load_balancers, &mut observed.target_groups);
-        balancers.retain(|_, one| tags.contains_key(&one.arn));
-        groups.retain(|_, one| tags.contains_key(&one.arn));
-        let mut kept = tags.values().any(|tags| tags.contains_key(KEEP));
-        if !observed.groups.is_empty() {
-            let key = record.key.clone();
-            let own = self.own_security_groups(client, Some(&key), Urgency::Service);
-            let own = own.await.map_err(|why| error(&why))?;
-            let is_own = |id: &String| own.iter().any(|one| one.id == *id);
-            record.observed.groups.retain(|_, one| is_own(&one.id));
-            kept |= own.iter().any(|one| one.tags.contains_key(KEEP));
-        }
-        Ok(kept)
-    }
-
-    /// The tags of the load balancers and target groups of a record.
-    async fn tags_now(
-        &self,
-        client: &Client,
-        record: &Record,
-    ) -> Result<BTreeMap<Arn, Tags>, CallError> {
-        let observed = &record.observed;
-        let balancers = observed.load_balancers.values().map(|one| &one.arn);
-        let groups = observed.target_groups.values().map(|one| &one.arn);
-        let arns: Vec<Arn> = balancers.chain(groups).cloned().collect();
-        client.tags(&arns, manner(Urgency::Service)).await
-    }
-
     /// Removes what this Service has on a load balancer that others stay on.
     async fn leave(
         &self,
@@ -157,6 +109,7 @@ impl Inner {
             Depth::Doubtful => self.read(client, record, Urgency::Service).await?,
         }
         let (calls, rest) = plan::leave(&record.observed, &id.uid);
+        let rest = self.unless_kept(client, record, &rest).await?;
         if let Some(waits) = self.remove(client, record, &calls, &rest).await? {
             return Ok(waits);
         }
@@ -165,6 +118,21 @@ impl Inner {
         record.left = true;
         self.polls.notify_one();
         Ok(Released::Gone)
+    }
+
+    /// The deletions of these that people have not forbidden. What they keep belongs to nobody from now on.
+    async fn unless_kept(
+        &self,
+        client: &Client,
+        record: &mut Record,
+        calls: &[Call],
+    ) -> Result<Vec<Call>, ProviderError> {
+        let checked = self.check(client, record, calls, Urgency::Service).await;
+        let checked = checked.map_err(|why| error(&why))?;
+        if !checked.kept.is_empty() {
+            info!(key = %record.key, kept = ?checked.kept, "has the tag {KEEP}; keeping it");
+        }
+        Ok(checked.calls)
     }
 
     /// Makes the calls of a release, and deletes what then is unused. `None`: nothing is left.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ballast_aws_fake::Fault;
+use ballast_provider::mark::KEEP;
 use ballast_provider::{
     Address, ExtraCondition, ExtraKind, LoadBalancer, Observed, Provider, State,
 };
@@ -84,6 +85,59 @@ async fn a_former_load_balancer_stays_until_its_successor_has_served_for_three_m
     quiet.assert_alone();
     let observed = ensure(&provider, &public()).await.unwrap();
     assert_eq!(observed.remarks, Vec::<String>::new());
+}
+
+/// Its scheme was changed in a copy of the cluster: the original still sends its clients to the former one.
+#[tokio::test(start_paused = true)]
+async fn a_former_load_balancer_stays_while_a_copy_of_the_cluster_uses_it() {
+    let (mut quiet, provider, _) = changed().await;
+    quiet.spares = true;
+    quiet.turn(&provider, &public()).await;
+    quiet.follow(&provider, 30 * MINUTE).await;
+    assert_eq!(quiet.load_balancers(), 2);
+    let says = quiet.turn(&provider, &public()).await.remarks.join(" ");
+    let why = "stays as long as a copy of this cluster may use it";
+    assert!(says.contains(why), "{says}");
+    // It has ended.
+    quiet.spares = false;
+    quiet.follow(&provider, 30 * MINUTE).await;
+    quiet.assert_alone();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_former_load_balancer_stays_if_people_want_to_keep_it() {
+    let (quiet, provider, _) = changed().await;
+    let of = |it: &str| it == "internal";
+    let balancers = quiet.bed.fake.snapshot().load_balancers;
+    let (arn, _) = (balancers.iter().find(|(_, it)| of(&it.scheme))).unwrap();
+    let arn = [arn.clone()];
+    quiet
+        .bed
+        .fake
+        .edit(|cloud, _| cloud.add_tags(&arn, &[(KEEP.to_owned(), "audit".to_owned())].into()))
+        .unwrap();
+    quiet.follow(&provider, 30 * MINUTE).await;
+    assert_eq!(quiet.load_balancers(), 2);
+    let says = quiet.turn(&provider, &public()).await.remarks.join(" ");
+    let why = format!(
+        "{} is not used any more and stays as long as it has the tag {KEEP}",
+        arn[0]
+    );
+    assert!(says.contains(&why), "{says}");
+    let (_, calls) = quiet.follow(&provider, 60 * MINUTE).await;
+    assert!(calls.values().sum::<u64>() < 300, "{calls:?}");
+    // What it uses stays with it.
+    assert!(
+        calls.keys().all(|it| it.starts_with("Describe")),
+        "{calls:?}"
+    );
+    quiet
+        .bed
+        .fake
+        .edit(|cloud, _| cloud.remove_tags(&arn, &[KEEP.to_owned()]))
+        .unwrap();
+    quiet.follow(&provider, 30 * MINUTE).await;
+    quiet.assert_alone();
 }
 
 /// Clients find what serves: the new name comes with the first healthy target, and stays.

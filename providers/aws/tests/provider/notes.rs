@@ -8,14 +8,17 @@ use ballast_aws::client::Clients;
 use ballast_aws::provider::AwsInventory;
 use ballast_aws::rate::Limits;
 use ballast_aws_fake::Fault;
+use ballast_aws_fake::state::target_groups::TargetGroup;
 use ballast_provider::mark::{
-    CLASS, CLUSTER, CREATED_AT, KEEP, LAST_SEEN, NOTES, ORPHANED_AT, RETAINED, Sign,
+    CLASS, CLUSTER, CREATED_AT, KEEP, LAST_SEEN, NOTES, ORPHANED_AT, RETAINED, SERVICE,
+    SERVICE_UID, Sign,
 };
 use ballast_provider::{
     Inventory, Key, Kind, Life, Owned, Provider, ProviderError, Released, Removal,
 };
 
 use crate::bed::{Bed, delete, essence, service, settle};
+use crate::sharing::{leave, member, turn};
 use crate::support::connection;
 
 const PROTECTION: &str = "deletion_protection.enabled";
@@ -146,6 +149,54 @@ async fn a_tag_to_keep_it_wins_over_a_deletion() {
             .values()
             .all(|it| it.tags.contains_key(RETAINED))
     );
+}
+
+/// A target group of one Service, on a load balancer that another one stays on.
+#[tokio::test]
+async fn a_kept_part_of_a_shared_load_balancer_stays() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let (web, api) = (member("web", 80), member("api", 443));
+    turn(&provider, &[web.clone(), api.clone()]).await.unwrap();
+    let groups = bed.fake.snapshot().target_groups;
+    let of_web =
+        |it: &&TargetGroup| it.tags.get(SERVICE_UID).map(String::as_str) == Some(&*web.id.uid);
+    let arn = [groups.values().find(of_web).unwrap().arn.clone()];
+    let tags = [(KEEP.to_owned(), "audit".to_owned())].into();
+    bed.fake
+        .edit(|cloud, _| cloud.add_tags(&arn, &tags))
+        .unwrap();
+    leave(&bed, &provider, &web).await.unwrap();
+    let all = bed.fake.snapshot();
+    assert!(all.target_groups.contains_key(&arn[0]));
+    assert_eq!((all.target_groups.len(), all.listeners.len()), (2, 1));
+}
+
+#[tokio::test]
+async fn the_security_group_of_the_class_stays_if_people_want_to_keep_it() {
+    for (key, value) in [(KEEP, "audit"), (CLUSTER, "another")] {
+        let bed = Bed::new().await;
+        let provider = bed.start().await.unwrap();
+        let web = service("web", &[(80, 30_080)]);
+        settle(&provider, &web).await.unwrap();
+        let groups = bed.fake.snapshot().security_groups;
+        let mut own = groups.values().filter(|it| it.tags.contains_key(CLASS));
+        let group = own
+            .find(|it| !it.tags.contains_key(SERVICE))
+            .unwrap()
+            .id
+            .clone();
+        let tags = [(key.to_owned(), value.to_owned())].into();
+        bed.fake
+            .edit(|cloud, _| cloud.create_tags(std::slice::from_ref(&group), &tags))
+            .unwrap();
+        delete(&bed, &provider, &web).await;
+        let all = bed.fake.snapshot();
+        assert!(all.load_balancers.is_empty());
+        assert!(all.security_groups.contains_key(&group), "{key}");
+        let rules = all.security_groups.values().map(|it| it.ingress.len());
+        assert_ne!(rules.sum::<usize>(), 0, "nor is it changed: {key}");
+    }
 }
 
 /// People take the tag away and expect that Ballast does not touch the load balancer any more.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ballast_aws_fake::{Config, Time};
-use ballast_provider::{Change, LoadBalancer, Provider, ServiceId, State, TrafficPolicy};
+use ballast_provider::{Change, LoadBalancer, Observed, Provider, ServiceId, State, TrafficPolicy};
 use futures::StreamExt;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::bed::{Bed, ensure, service, settle};
+use crate::support::balancer;
 
 /// What says how much capacity is reserved.
 const RESERVED: &str = "DescribeCapacityReservation";
@@ -19,6 +20,8 @@ const RESERVED: &str = "DescribeCapacityReservation";
 pub(crate) struct Quiet {
     pub(crate) bed: Bed,
     pub(crate) all: BTreeMap<ServiceId, LoadBalancer>,
+    /// A copy of the cluster uses the same load balancers.
+    pub(crate) spares: bool,
 }
 
 /// The changes of a class. A task of its own polls the stream until this is dropped, as the controller always does: in
@@ -74,7 +77,19 @@ impl Quiet {
         Self {
             bed,
             all: all.collect(),
+            spares: false,
         }
+    }
+
+    /// A turn of a Service. Returns what it observes.
+    pub(crate) async fn turn(&self, provider: &impl Provider, one: &LoadBalancer) -> Observed {
+        if !self.spares {
+            return settle(provider, one).await.unwrap();
+        }
+        let mut balancer = balancer(provider, std::slice::from_ref(one));
+        balancer.spares = true;
+        let mut all = provider.ensure(&balancer).await.unwrap();
+        all.remove(0).1
     }
 
     /// Follows a process for so long. Returns how many turns it asked for, and its calls by action.
@@ -89,7 +104,7 @@ impl Quiet {
         let mut turns = 0;
         while let Some(change) = changes.before(end).await {
             turns += 1;
-            settle(provider, &self.all[&change.id]).await.unwrap();
+            self.turn(provider, &self.all[&change.id]).await;
         }
         (turns, self.bed.fake.counts().actions)
     }

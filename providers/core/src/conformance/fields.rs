@@ -334,11 +334,17 @@ const fn local(health_check_node_port: u16) -> TrafficPolicy {
 /// A balancer with other members. All fields of the model are named here; the keys and who is kept
 /// have checks of their own ([`super::moves`], [`super::kept`]).
 pub(super) fn copy_balancer(from: &Balancer, member: impl Fn(&Member) -> Member) -> Balancer {
-    let Balancer { key, members, kept } = from;
+    let Balancer {
+        key,
+        members,
+        kept,
+        spares,
+    } = from;
     Balancer {
         key: key.clone(),
         members: members.iter().map(member).collect(),
         kept: kept.clone(),
+        spares: *spares,
     }
 }
 

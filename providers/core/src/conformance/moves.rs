@@ -285,6 +285,7 @@ impl World {
             key: provider.key(&members[0].load_balancer),
             members,
             kept: BTreeSet::new(),
+            spares: false,
         }
     }
 

@@ -83,6 +83,7 @@ pub(super) async fn run(args: &LbcArgs, arn: &str) -> Result<()> {
         key: provider.key(&member.load_balancer),
         members: vec![member],
         kept: std::collections::BTreeSet::new(),
+        spares: false,
     };
     let nodes = eligible(&nodes);
     let targets = nodes.targets(AwsProvider::TRAITS);

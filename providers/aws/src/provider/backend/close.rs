@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use ballast_provider::mark::KEEP;
 use tokio::time::Instant;
 
 use super::{CLOSING, Closed, from_backend, groups_that_name};
@@ -81,22 +82,27 @@ impl Inner {
         }
     }
 
+    /// The ID of the group, as its tags are now: without Ballast's it is no longer this class's, and people may want to
+    /// keep it.
+    async fn group_to_delete(&self, client: &Client) -> Result<Option<String>, CallError> {
+        let found = self.own_security_groups(client, None, Urgency::Background);
+        let name = self.backend_name();
+        let mut found = found.await?.into_iter();
+        let group = found.find(|it| it.name == name);
+        Ok(group
+            .filter(|it| !it.tags.contains_key(KEEP))
+            .map(|it| it.id))
+    }
+
     async fn delete_backend_group(&self, client: &Client) -> Result<(), CallError> {
         let (tried, id) = {
             let backend = &self.network().backend;
             (backend.tried, backend.id())
         };
-        let id = match id {
-            Some(id) => Some(id),
-            None if tried => {
-                let found = self.own_security_groups(client, None, Urgency::Background);
-                let name = self.backend_name();
-                let mut found = found.await?.into_iter();
-                found.find(|it| it.name == name).map(|it| it.id)
-            }
-            None => None,
-        };
-        let Some(id) = id else {
+        if id.is_none() && !tried {
+            return Ok(());
+        }
+        let Some(id) = self.group_to_delete(client).await? else {
             return Ok(());
         };
         self.network().backend.id = Some(id.clone());

@@ -7,7 +7,7 @@ use ballast_provider::mark::SERVICE_UID;
 
 use super::super::execute::may_return_another;
 use super::super::faults::Faults;
-use super::super::records::{Depth, Record};
+use super::super::records::{Depth, Record, Unused};
 use super::super::said::Said;
 use super::REMAKE;
 use crate::call::Call;
@@ -76,11 +76,13 @@ pub(super) fn reachable(
     desired
 }
 
-/// A load balancer that AWS could not make is made again only some minutes later.
+/// A load balancer that AWS could not make is made again only some minutes later, and not while nothing may be
+/// deleted.
 pub(super) fn must_wait(plan: &Plan, record: &Record) -> bool {
     let remakes = |call: &Call| matches!(call, Call::DeleteLoadBalancer { .. });
     let since = record.remade.map(|at| at.elapsed());
-    plan.calls.iter().any(remakes) && since.is_some_and(|since| since < REMAKE)
+    let waits = record.unused == Unused::Stays || since.is_some_and(|since| since < REMAKE);
+    plan.calls.iter().any(remakes) && waits
 }
 
 /// Where a plan is cut in two, so that the name of a new load balancer is published before the

@@ -154,6 +154,7 @@ impl Harness for InstantHarness {
                 endpoints: None,
             }],
             kept: std::collections::BTreeSet::new(),
+            spares: false,
         };
         provider.ensure(&balancer).await.unwrap();
     }
