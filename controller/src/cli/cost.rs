@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ballast_aws::settings::{ClassSettings, Settings};
 use ballast_aws::{Scheme, annotations};
-use ballast_provider::Billed;
+use ballast_provider::{Billed, Family};
 use serde::Serialize;
 
 /// Subnets of a load balancer whose settings name none: AWS alone knows how many fit. Most
@@ -64,16 +64,20 @@ pub fn of_annotations(all: &BTreeMap<String, String>, class: &ClassSettings) -> 
     on_aws(&own.over(&class.settings))
 }
 
-/// What nobody bills, as AWS would.
-pub const fn as_internal() -> Billed {
+/// What nobody bills, as AWS would: the load balancer of a Service with these families in the mock cloud, which has an
+/// address of each (see [`ballast_mock::billed`]).
+pub fn in_mock_cloud(families: &[Family]) -> Billed {
+    let public = families.iter().filter(|family| **family == Family::V4);
     Billed {
         load_balancers: 1,
-        public_addresses: 0,
+        public_addresses: u32::try_from(public.count()).unwrap_or(u32::MAX),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
@@ -103,6 +107,21 @@ mod tests {
             let billed = of_annotations(&all.into_iter().collect(), &class);
             let found = (billed.load_balancers, billed.public_addresses);
             assert_eq!(found, (1, addresses), "{annotation:?}");
+        }
+    }
+
+    /// As `ballast orphans` and the meter of the mock cloud say it.
+    #[test]
+    fn the_mock_cloud_costs_the_same_wherever_it_is_said() {
+        let (ipv4, ipv6) = ("192.0.2.1", "2001:db8::1");
+        for all in [&[ipv4][..], &[ipv6], &[ipv4, ipv6]] {
+            let addresses: Vec<IpAddr> = all.iter().map(|it| it.parse().unwrap()).collect();
+            let families: Vec<Family> = addresses.iter().copied().map(Family::of).collect();
+            assert_eq!(
+                in_mock_cloud(&families),
+                ballast_mock::billed(&addresses),
+                "{all:?}"
+            );
         }
     }
 

@@ -6,7 +6,9 @@
 //! Service returns, the tag is removed.
 //!
 //! **The breaker.** If more than max(3, 10 %) of the load balancers are due within an hour, none is
-//! deleted: so many people do not strip finalizers. The same if the API server lists no Service.
+//! deleted: so many people do not strip finalizers. The same if the API server lists no Service. A new process
+//! does not know what the former one has deleted, so it deletes nothing within its first hour, or within its
+//! first grace if that is shorter.
 //!
 //! **Copies.** A cluster that was restored or copied from a backup of etcd has the UID of its
 //! original, and both controllers think that everything is theirs. Each process signs what it
@@ -195,12 +197,18 @@ fn fate(look: &Look<'_>, is_shared: bool, one: &Absent<'_>, again: Option<Timest
     if one.is_younger_than(look.newest) {
         return Fate::Stays(Verdict::Younger);
     }
-    let ends = |since: Timestamp| since.checked_add(look.policy.grace).ok();
-    match one.tagged_since().and_then(ends) {
-        // A survey of this process has shown it before.
-        Some(ends) if ends <= look.now && again.is_some_and(|at| at < look.now) => Fate::Due,
-        Some(ends) => Fate::Waits(ends.max(again.unwrap_or(look.now))),
-        None => Fate::Waits(ends(look.now).unwrap_or(look.now)),
+    let after = |since: Timestamp, long| since.checked_add(long).unwrap_or(Timestamp::MAX);
+    let Some(tagged) = one.tagged_since() else {
+        return Fate::Waits(after(look.now, look.policy.grace));
+    };
+    // Two surveys of this process have shown it, with a time between them: nobody knows how many the former process has
+    // deleted within the hour.
+    let known = after(again.unwrap_or(look.now), look.policy.grace.min(HOUR));
+    let ends = after(tagged, look.policy.grace).max(known);
+    if ends <= look.now && again.is_some() {
+        Fate::Due
+    } else {
+        Fate::Waits(ends)
     }
 }
 
@@ -219,7 +227,7 @@ fn halt(look: &Look<'_>, memory: &mut Memory, sorted: &Sorted<'_>, due: &[usize]
         all.any(|one| one.id == id && one.key == key)
     };
     let before = memory.deleted.iter().filter(|it| !is_due(it)).count();
-    let limit = PLAUSIBLE.max((sorted.balancers + before).div_ceil(10));
+    let limit = PLAUSIBLE.max((sorted.balancers + before) / 10);
     let due = before + due.len();
     (due > limit).then_some(Halt::Breaker { due, limit })
 }

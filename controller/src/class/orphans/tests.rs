@@ -233,9 +233,10 @@ fn more_than_is_plausible_stops_all_of_it() {
     for (orphans, live, expected) in [
         (3, 1, true),
         (4, 1, false),
-        (4, 40, true),
-        (5, 40, true),
-        (6, 40, false),
+        (4, 36, true),
+        (4, 35, false),
+        (5, 44, false),
+        (5, 45, true),
     ] {
         let mut world = World::new(true);
         (0..live).for_each(|number| world.serve(&format!("web-{number}")));

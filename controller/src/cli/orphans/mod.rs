@@ -142,7 +142,6 @@ pub enum Format {
 /// Lists, and deletes if asked to. `stop` completes on a signal.
 pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<ExitCode> {
     let clouds = args.clouds.clouds().map_err(WrongUsage)?;
-    let mut left = false;
     let mut reports = Vec::new();
     for cloud in &clouds {
         reports.push(look_at(&args, cloud).await?);
@@ -169,16 +168,28 @@ pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<Exit
             ExitCode::SUCCESS
         });
     }
-    let stop = futures::FutureExt::shared(stop);
-    for (cloud, report) in clouds.iter().zip(reports) {
-        let plan = choose::choose(&report, &args.choice())?;
-        let Some(plan) = plan else {
+    // Everything is chosen and confirmed before anything is deleted.
+    let mut plans = Vec::new();
+    for report in &reports {
+        let plan = choose::choose(report, &args.choice())?;
+        if plan.is_none() {
             note(format_args!("{}: nothing to delete", report.account));
+        }
+        plans.push(plan);
+    }
+    for (report, plan) in reports.iter().zip(&plans) {
+        if let Some(plan) = plan
+            && !confirmed(&args, plan, report, &prices)?
+        {
+            bail!("cancelled; nothing was deleted");
+        }
+    }
+    let mut left = false;
+    let stop = futures::FutureExt::shared(stop);
+    for ((cloud, report), plan) in clouds.iter().zip(reports).zip(plans) {
+        let Some(plan) = plan else {
             continue;
         };
-        if !confirmed(&args, &plan, &report, &prices)? {
-            bail!("cancelled; nothing was deleted in {}", report.account);
-        }
         let Some(plan) = again(&args, plan).await? else {
             note(format_args!(
                 "{}: all of it has a Service now",

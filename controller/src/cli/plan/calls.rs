@@ -57,13 +57,7 @@ pub fn of(
                 [(MOCK.to_owned(), 1)].into()
             },
             text: "in the mock cloud; targets: node ports".to_owned(),
-            billed: Some((
-                Billed {
-                    load_balancers: u32::from(!before.is_empty()),
-                    public_addresses: 0,
-                },
-                cost::as_internal(),
-            )),
+            billed: Some((in_mock_cloud(before), in_mock_cloud(after))),
             ..Asked::default()
         }),
         Cloud::Nodes => Ok(Asked {
@@ -71,6 +65,11 @@ pub fn of(
             ..Asked::default()
         }),
     }
+}
+
+fn in_mock_cloud(all: &[Member]) -> Billed {
+    let families = all.iter().map(|one| &one.load_balancer.families);
+    families.map(|all| cost::in_mock_cloud(all)).sum()
 }
 
 fn shape(all: &[Member]) -> Vec<&ballast_provider::LoadBalancer> {

@@ -100,10 +100,12 @@ impl Classes {
     pub(super) fn billed(&self, class: &str, service: &Service) -> Billed {
         let none = BTreeMap::new();
         let annotations = service.metadata.annotations.as_ref().unwrap_or(&none);
-        match self.aws.get(class) {
-            Some(settings) => cost::of_annotations(annotations, settings),
-            None => cost::as_internal(),
+        if let Some(settings) = self.aws.get(class) {
+            return cost::of_annotations(annotations, settings);
         }
+        let all = addresses(service);
+        let all = all.iter().filter_map(|it| it.parse().ok());
+        ballast_mock::billed(&all.collect::<Vec<_>>())
     }
 
     pub(super) fn is_missing(&self, class: &str) -> bool {
