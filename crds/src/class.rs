@@ -198,6 +198,7 @@ pub struct LoadBalancerClassStatus {
     /// `Accepted`: the settings are valid and the class serves Services.
     /// `Ready`: the provider responds. `InUse`: which Services use the class. `Default`:
     /// whether it serves Services without a class, or which class or controller does.
+    /// `Surveyed`: only while the load balancers of the class cannot be listed, so that nothing is deleted.
     /// `Orphaned`: load balancers without a Service, and what they cost. `IdentityShared`: a copy of
     /// this cluster uses the same load balancers, so nothing is deleted.
     /// `Contested`: another client keeps changing what Ballast writes.

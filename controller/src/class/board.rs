@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ballast_provider::Refusal;
 use tokio::sync::watch;
 
 use crate::class::orphans::Found;
@@ -101,6 +102,7 @@ impl Board {
         self.edit(|classes| {
             classes.instances.remove(class);
             classes.found.remove(class);
+            classes.unread.remove(class);
         });
     }
 
@@ -124,6 +126,19 @@ impl Board {
 // === impl Seat ===
 
 impl Seat {
+    /// A survey has failed.
+    pub fn unread(&self, why: Refusal) {
+        let seats = self.board.seats();
+        let known = self.board.snapshot();
+        let same = known.unread.get(&self.class) == Some(&why);
+        if same || seats.taken.get(&self.class) != Some(&self.number) {
+            return;
+        }
+        self.board.edit(|classes| {
+            classes.unread.insert(self.class.clone(), why);
+        });
+    }
+
     /// Replaces what surveys have found.
     pub fn found(&self, found: &Found) {
         let seats = self.board.seats();
@@ -131,13 +146,15 @@ impl Seat {
         let same = known
             .found
             .get(&self.class)
-            .is_some_and(|it| **it == *found);
+            .is_some_and(|it| **it == *found)
+            && !known.unread.contains_key(&self.class);
         if same || seats.taken.get(&self.class) != Some(&self.number) {
             return;
         }
         self.board.edit(|classes| {
             let found = Arc::new(found.clone());
             classes.found.insert(self.class.clone(), found);
+            classes.unread.remove(&self.class);
         });
     }
 

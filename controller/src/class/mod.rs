@@ -61,6 +61,8 @@ pub struct Classes {
     pub instances: BTreeMap<String, Instance>,
     /// What surveys of the clouds have found, by class.
     pub found: BTreeMap<String, Arc<Found>>,
+    /// Why the last survey failed, by class.
+    pub unread: BTreeMap<String, Refusal>,
     /// The classes that this process serves.
     pub scope: Scope,
     /// Another controller that serves Services without a class.
@@ -154,6 +156,7 @@ impl Classes {
         };
         self.contender == other.contender
             && surveyed(self) == surveyed(other)
+            && self.unread == other.unread
             && self.views.len() == other.views.len()
             && self.views.iter().all(|(name, view)| {
                 other.views.get(name).is_some_and(|before| {
@@ -182,6 +185,18 @@ impl Classes {
     pub fn is_surveyed(&self, name: &str) -> bool {
         let outlives = |class: &ClassView| class.traits.as_ref().is_ok_and(|it| it.finalizer);
         self.found.contains_key(name) || !self.get(name).is_some_and(outlives)
+    }
+
+    /// Why a class is not surveyed yet, if that has failed.
+    pub fn refusal_of_a_survey(&self, name: &str) -> Option<Refusal> {
+        let why = self.unread.get(name)?;
+        Some(Refusal::new(
+            why.reason,
+            format!(
+                "LoadBalancerClass {name} deletes nothing before its load balancers were listed, and that fails: {}",
+                why.message
+            ),
+        ))
     }
 
     /// Whether a copy of this cluster uses the load balancers of a class, or nobody knows yet. Nothing of it is deleted then.

@@ -23,6 +23,8 @@ use crate::process::text;
 const ORPHANED: &str = "Orphaned";
 /// The condition of a class whose load balancers a copy of this cluster uses.
 pub(super) const IDENTITY_SHARED: &str = "IdentityShared";
+/// The condition of a class whose load balancers cannot be listed. There is none while they can.
+const SURVEYED: &str = "Surveyed";
 /// Services that the condition `InUse` names.
 const NAMED: usize = 5;
 
@@ -181,6 +183,7 @@ pub fn report(
     conditions.extend(default(class, classes));
     let found = classes.found.get(&class.name);
     conditions.extend(of_survey(found, before));
+    conditions.extend(of_failed_survey(class, classes));
     conditions.extend(is_contested.then(contested));
     dated(&mut conditions, before, &Time(transition(now)));
     LoadBalancerClassStatus {
@@ -303,6 +306,22 @@ fn of_survey(found: Option<&Arc<Found>>, before: &[Condition]) -> Vec<Condition>
         condition(IDENTITY_SHARED, true, "ForeignSignOfLife", message)
     });
     orphaned.into_iter().chain(shared).collect()
+}
+
+/// That the cloud cannot be surveyed, if so.
+fn of_failed_survey(class: &ClassView, classes: &Classes) -> Option<Condition> {
+    let why = classes.unread.get(&class.name)?;
+    let until = if classes.is_surveyed(&class.name) {
+        "load balancers without a Service are not found"
+    } else {
+        "nothing of this class is deleted"
+    };
+    let message = format!(
+        "The load balancers of this class cannot be listed, and {until} until that succeeds: {}",
+        why.message
+    );
+    let message = text::message(&message);
+    Some(condition(SURVEYED, false, why.reason.as_str(), message))
 }
 
 fn default(class: &ClassView, classes: &Classes) -> Option<Condition> {

@@ -118,6 +118,15 @@ impl ClassView {
         Some(&shared.message)
     }
 
+    /// The flags with which `ballast orphans` looks at its cloud. Empty if it has none.
+    pub fn cloud_flags(&self) -> String {
+        match &self.provider {
+            Ok(ProviderSettings::Aws(aws)) => format!("--region {}", aws.region),
+            Ok(ProviderSettings::Mock(mock)) => format!("--mock-cloud {}", mock.endpoint),
+            Ok(ProviderSettings::L2(_)) | Err(_) => String::new(),
+        }
+    }
+
     /// What becomes of load balancers without a Service.
     pub fn orphan_policy(&self) -> orphans::Policy {
         orphans::Policy {

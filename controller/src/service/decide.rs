@@ -295,7 +295,7 @@ fn release(
         // The survey wakes it.
         Some(Instance::Ready(_)) if !classes.is_surveyed(class) => Decision::Wait {
             class: class.to_owned(),
-            why: None,
+            why: classes.refusal_of_a_survey(class),
             drained,
         },
         Some(Instance::Ready(provider)) => Decision::Release {

@@ -119,6 +119,49 @@ fn a_failure_says_since_when_and_a_refusal_how_to_go_on() {
     });
 }
 
+/// Nothing is deleted before the first survey of a process, so whoever waits must learn that it fails.
+#[test]
+fn a_survey_that_fails_is_said() {
+    fn surveyed(lab: &Lab) -> Option<String> {
+        let classes = lab.api.all(Kind::Class);
+        let all = classes.values().next()?["status"]["conditions"].as_array()?;
+        let one = all.iter().find(|it| it["type"] == "Surveyed")?;
+        Some(one["message"].as_str()?.to_owned())
+    }
+    simulate(208, async |lab| {
+        served(lab).await;
+        assert_eq!(surveyed(lab), None);
+        lab.stop().await;
+        let why = "the right to list load balancers is missing";
+        let denied = ProviderError::failed(Reason::AccessDenied, why);
+        lab.cloud.fail(Call::Survey, &denied, 1_000);
+        lab.start();
+        lab.api.delete(Kind::Service, WEB);
+        lab.until("the Service says why", |lab| said(lab).0 == "AccessDenied")
+            .await;
+        let (_, message) = said(lab);
+        let until = "deletes nothing before its load balancers were listed";
+        assert!(
+            message.contains(until) && message.contains(why),
+            "{message}"
+        );
+        lab.until("the class says it", |lab| surveyed(lab).is_some())
+            .await;
+        let message = surveyed(lab).unwrap_or_default();
+        let until = "nothing of this class is deleted until that succeeds";
+        assert!(
+            message.contains(until) && message.contains(why),
+            "{message}"
+        );
+        lab.rest(10 * 60).await;
+        assert_eq!(lab.cloud.balancers().len(), 1, "{}", lab.dump());
+        lab.cloud.heal();
+        lab.gone(Kind::Service, WEB).await;
+        lab.until("the class says no more", |lab| surveyed(lab).is_none())
+            .await;
+    });
+}
+
 #[test]
 fn a_class_that_is_missing_is_named() {
     simulate(204, async |lab| {

@@ -71,6 +71,7 @@ pub enum Call {
     Ensure,
     Retarget,
     Release,
+    Survey,
 }
 
 // === impl Cloud ===

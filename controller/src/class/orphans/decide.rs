@@ -58,6 +58,8 @@ pub struct Look<'a> {
     pub writer: &'a str,
     /// What the class asks for.
     pub policy: Policy,
+    /// The flags with which `ballast orphans` looks at the cloud.
+    pub flags: &'a str,
     /// The time.
     pub now: Timestamp,
 }
@@ -94,6 +96,7 @@ enum Fate {
 /// Chooses.
 pub fn decide(look: &Look<'_>, memory: &mut Memory) -> Steps {
     let mut steps = Steps::default();
+    look.flags.clone_into(&mut steps.found.flags);
     memory.listen(look);
     steps.found.shared = memory.foreign.as_ref().map(|(_, what)| what.clone());
     let sorted = Sorted::of(look, &mut steps.found);

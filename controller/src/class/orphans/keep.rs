@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use ballast_provider::mark::{LAST_SEEN, ORPHANED_AT, Sign};
-use ballast_provider::{Owned, Provider, ProviderError, ServiceId};
+use ballast_provider::{Owned, Provider, ProviderError, Refusal, ServiceId};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -51,6 +51,7 @@ pub async fn keep(
     });
     let mut memory = Memory::new(context.fence.former()).with_foreign(published);
     let mut found = Found::default();
+    let mut failed: u32 = 0;
     let mut policy = policy_of(context, class);
     // Deletions wait for the first one.
     let mut due = Instant::now();
@@ -60,6 +61,7 @@ pub async fn keep(
                 let next = match survey(context, class, provider, policy, &mut memory).await {
                     Ok(steps) => {
                         report(context, class, &found, &steps.found);
+                        failed = 0;
                         found = steps.found;
                         seat.found(&found);
                         interval(context, class, &policy)
@@ -67,6 +69,11 @@ pub async fn keep(
                     Err(error) => {
                         context.metrics.failed(class, error.reason().as_str());
                         warn!(class, %error, "cannot look for load balancers without a Service");
+                        failed = failed.saturating_add(1);
+                        // A cloud that is busy for a moment is not worth a word.
+                        if failed > patience(&error) {
+                            seat.unread(Refusal::new(error.reason(), error.to_string()));
+                        }
                         AGAIN.min(interval(context, class, &policy))
                     }
                 };
@@ -80,6 +87,14 @@ pub async fn keep(
                 }
             }
         }
+    }
+}
+
+/// So many failures of this kind in a row are usual.
+const fn patience(error: &ProviderError) -> u32 {
+    match error {
+        ProviderError::Throttled { .. } => 3,
+        ProviderError::Refused(_) | ProviderError::Transient { .. } => 0,
     }
 }
 
@@ -175,6 +190,9 @@ fn choose(
         let there = context.services.get(&Name::from(id));
         there.is_some_and(|there| there.id.uid == id.uid)
     };
+    let classes = context.board.snapshot();
+    let flags = classes.get(class).map(ClassView::cloud_flags);
+    let flags = flags.unwrap_or_default();
     let look = Look {
         objects,
         exists: &exists,
@@ -182,6 +200,7 @@ fn choose(
         newest: context.services.all().iter().map(|it| it.created).max(),
         writer: &context.tag_writer,
         policy,
+        flags: &flags,
         now,
     };
     decide(&look, memory)

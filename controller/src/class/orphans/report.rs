@@ -23,6 +23,8 @@ pub struct Found {
     pub shared: Option<String>,
     /// Why nothing is deleted although it is due.
     pub halt: Option<Halt>,
+    /// The flags with which `ballast orphans` looks at the cloud of this class.
+    pub flags: String,
 }
 
 /// What a Service that does not exist has on one balancer.
@@ -141,6 +143,13 @@ impl Found {
         ))
     }
 
+    /// What people run to delete them.
+    fn command(&self) -> String {
+        let words = ["ballast orphans", &self.flags, "--compare --delete"];
+        let words = words.into_iter().filter(|it| !it.is_empty());
+        words.collect::<Vec<_>>().join(" ")
+    }
+
     fn names(&self) -> String {
         let named = self.orphans.iter().take(NAMED);
         let named: Vec<String> = named
@@ -162,7 +171,8 @@ impl Found {
         }
         if let Some(halt) = &self.halt {
             return format!(
-                "Nothing is deleted automatically: {halt}. Check them, and delete them with `ballast orphans --compare --delete`"
+                "Nothing is deleted automatically: {halt}. Check them, and delete them with `{}`",
+                self.command()
             );
         }
         let count = |of: fn(&Verdict) -> bool| {
@@ -188,9 +198,10 @@ impl Found {
             ));
         }
         if count(|it| *it == Verdict::Reported) > 0 {
-            says.push(
-                "`ballast orphans --compare --delete` deletes them; `spec.orphans: Delete` makes Ballast do it".to_owned(),
-            );
+            says.push(format!(
+                "`{}` deletes them; `spec.orphans: Delete` makes Ballast do it",
+                self.command()
+            ));
         }
         if count(|it| *it == Verdict::Deleted) > 0 {
             says.push("Ballast is deleting them".to_owned());

@@ -477,6 +477,11 @@ fn nothing_is_released_that_a_copy_may_use() {
     classes.found.clear();
     assert!(spares(&classes), "nobody knows yet");
     assert_eq!(step(&deleted, &classes), Step::Wait(None), "not surveyed");
+    let failed = Refusal::new(Reason::AccessDenied, "elasticloadbalancing:DescribeTags");
+    classes.unread.insert("local".to_owned(), failed);
+    let denied = Step::Wait(Some(Reason::AccessDenied));
+    assert_eq!(step(&deleted, &classes), denied, "and says why");
+    classes.unread.clear();
     let mut view = ClassView::test("local");
     view.status
         .conditions

@@ -175,6 +175,7 @@ impl World {
                 grace: GRACE,
                 draining: false,
             },
+            flags: "",
             now: self.now,
         };
         let steps = decide(&look, &mut controller.memory);

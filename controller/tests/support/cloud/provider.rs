@@ -462,6 +462,11 @@ impl Provider for CloudProvider {
             .collect())
     }
 
+    async fn survey(&self) -> Result<Vec<Owned>, ProviderError> {
+        self.cloud.fault(Call::Survey)?;
+        self.inventory().await
+    }
+
     async fn tag(
         &self,
         objects: &[Owned],

@@ -87,6 +87,7 @@ fn a_copy_deletes_nothing_of_its_original() {
             newest: Some(now),
             writer: "copy",
             policy: copy.policy,
+            flags: "",
             now,
         };
         let steps = decide(&look, &mut copy.memory);
@@ -123,6 +124,7 @@ fn each_of_two_clusters_with_one_uid_sees_the_other() {
             newest: one.newest,
             writer: "other",
             policy: one.policy,
+            flags: "",
             now: one.now,
         };
         let steps = decide(&look, &mut other);
