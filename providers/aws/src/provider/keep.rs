@@ -1,10 +1,11 @@
 //! Reads the tags of what is about to be deleted, just before. What people want to keep stays, and so does
 //! what is no longer this class's: whoever takes Ballast's tags away takes the object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ballast_provider::ProviderError;
 use ballast_provider::mark::KEEP;
+use tracing::warn;
 
 use super::Inner;
 use super::execute::error;
@@ -117,6 +118,46 @@ impl Inner {
             kept |= own.iter().any(|one| one.tags.contains_key(KEEP));
         }
         Ok(kept)
+    }
+
+    /// Forgets what a load balancer of somebody else uses: whoever has taken that one has taken this, too, and AWS never
+    /// deletes it. Returns whether there is any.
+    pub(super) async fn give_up_what_others_use(
+        &self,
+        client: &Client,
+        record: &mut Record,
+    ) -> Result<bool, CallError> {
+        let urgency = Urgency::Service;
+        let groups = record.observed.target_groups.values();
+        let groups: Vec<Arn> = groups.map(|one| one.arn.clone()).collect();
+        let groups = client.target_groups_with(&groups, manner(urgency)).await?;
+        let own = record.observed.load_balancers.values();
+        let own: BTreeSet<&Arn> = own.map(|one| &one.arn).collect();
+        let users = groups.iter().flat_map(|one| &one.load_balancers);
+        let users: BTreeSet<&Arn> = users.filter(|arn| !own.contains(arn)).collect();
+        let users: Vec<Arn> = users.into_iter().cloned().collect();
+        // AWS may still name one that is gone.
+        let mut users = client.load_balancers(&users, manner(urgency)).await?;
+        let arns: Vec<Arn> = users.iter().map(|one| one.arn.clone()).collect();
+        let tags = self.tags_if_there(client, &arns, urgency).await?;
+        users.retain(|one| tags.get(&one.arn).is_some_and(|tags| !self.mark.owns(tags)));
+        let is_used = |group: &Arn| {
+            let mut of = groups.iter().filter(|one| one.arn == *group);
+            of.any(|one| {
+                let mut users = users.iter();
+                users.any(|user| one.load_balancers.contains(&user.arn))
+            })
+        };
+        if users.is_empty() {
+            return Ok(false);
+        }
+        let of: Vec<&str> = users.iter().map(|one| one.arn.as_str()).collect();
+        warn!(key = %record.key, load_balancers = ?of, "load balancers of somebody else use what this Service had; leaving it to them");
+        let observed = &mut record.observed;
+        observed.target_groups.retain(|_, one| !is_used(&one.arn));
+        let is_used = |group: &String| users.iter().any(|it| it.security_groups.contains(group));
+        observed.groups.retain(|_, one| !is_used(&one.id));
+        Ok(true)
     }
 
     /// The tags of the load balancers and target groups of a record.

@@ -48,6 +48,11 @@ impl Inner {
             drop(record);
             return Box::pin(self.retain(id, key)).await;
         }
+        let mut given_up = false;
+        if record.stuck().is_some() {
+            let looked = self.give_up_what_others_use(client, &mut record).await;
+            given_up = looked.map_err(|why| error(&why))?;
+        }
         if record.members.is_empty() {
             record.members.insert(id.clone());
         }
@@ -69,6 +74,11 @@ impl Inner {
         drop(record);
         self.forget_notes(key);
         self.records.forget(key);
+        if given_up {
+            // The next try would find it again.
+            self.polls.notify_one();
+            return Ok(Released::Gone);
+        }
         // The last one waits a while for what belongs to the class: if Ballast is uninstalled, nobody
         // deletes it later.
         match self.close(client).await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_aws::client::Clients;
-use ballast_aws::provider::AwsInventory;
+use ballast_aws::provider::{AwsInventory, AwsProvider};
 use ballast_aws::rate::Limits;
 use ballast_aws_fake::Fault;
 use ballast_aws_fake::state::target_groups::TargetGroup;
@@ -14,7 +14,7 @@ use ballast_provider::mark::{
     SERVICE_UID, Sign,
 };
 use ballast_provider::{
-    Inventory, Key, Kind, Life, Owned, Provider, ProviderError, Released, Removal,
+    Inventory, Key, Kind, Life, LoadBalancer, Owned, Provider, ProviderError, Released, Removal,
 };
 
 use crate::bed::{Bed, delete, essence, service, settle};
@@ -212,18 +212,38 @@ async fn what_has_lost_its_tag_is_not_deleted() {
         let web = service("web", &[(80, 30_080)]);
         settle(&provider, &web).await.unwrap();
         edit_tag(&bed, key, value);
-        let key_of = Key::alone(&web.id);
-        // What it uses cannot go while it exists; whatever the provider says of that, it stays.
-        for _ in 0..3 {
-            let _ = provider.release(&web.id, &key_of, Removal::Delete).await;
-            bed.fake.advance(Duration::from_mins(1));
-        }
-        assert_eq!(
-            bed.fake.snapshot().load_balancers.len(),
-            1,
-            "{key} {value:?}"
-        );
+        is_given_up(&bed, &provider, &web).await;
+        // The same in a new process, which finds only the parts.
+        let bed = Bed::new().await;
+        let provider = bed.start().await.unwrap();
+        settle(&provider, &web).await.unwrap();
+        edit_tag(&bed, key, value);
+        drop(provider);
+        let provider = bed.start().await.unwrap();
+        is_given_up(&bed, &provider, &web).await;
     }
+}
+
+/// Its Service goes, and it stays with all that it uses.
+async fn is_given_up(bed: &Bed, provider: &AwsProvider, web: &LoadBalancer) {
+    let key = Key::alone(&web.id);
+    let before = bed.fake.snapshot();
+    let mut gone = false;
+    for _ in 0..20 {
+        let released = provider.release(&web.id, &key, Removal::Delete).await;
+        gone = matches!(released, Ok(Released::Gone));
+        if gone {
+            break;
+        }
+        bed.fake.advance(Duration::from_mins(1));
+    }
+    let last = provider.release(&web.id, &key, Removal::Delete).await;
+    assert!(gone, "the Service waits for ever: {last:?}");
+    let after = bed.fake.snapshot();
+    assert_eq!(after.load_balancers, before.load_balancers);
+    assert_eq!(after.listeners, before.listeners);
+    assert_eq!(after.target_groups.len(), before.target_groups.len());
+    assert_eq!(after.security_groups.len(), before.security_groups.len());
 }
 
 #[tokio::test]

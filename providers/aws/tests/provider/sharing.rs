@@ -204,7 +204,13 @@ async fn whoever_leaves_takes_its_own_and_the_last_one_everything() {
     let before = bed.fake.snapshot();
     let (left, calls) = bed.calls_of(leave(&bed, &provider, &web)).await;
     left.unwrap();
-    assert_eq!(calls, ["RemoveTags", "DeleteListener", "DeleteTargetGroup"]);
+    let expected = [
+        "DescribeTags",
+        "RemoveTags",
+        "DeleteListener",
+        "DeleteTargetGroup",
+    ];
+    assert_eq!(calls, expected);
     assert_eq!(ports(&bed), BTreeSet::from([443]));
     // The poller asks for the turn that completes the rest.
     let changes = provider.look().await;
