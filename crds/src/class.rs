@@ -198,7 +198,9 @@ pub struct LoadBalancerClassStatus {
     /// `Accepted`: the settings are valid and the class serves Services.
     /// `Ready`: the provider responds. `InUse`: which Services use the class. `Default`:
     /// whether it serves Services without a class, or which class or controller does.
-    /// `Surveyed`: only while the load balancers of the class cannot be listed, so that nothing is deleted.
+    /// `Surveyed`: present, with the status `False`, only while the load balancers of the class cannot be
+    /// listed. Before the first list nothing is deleted; after it, load balancers without a Service are not
+    /// found.
     /// `Orphaned`: load balancers without a Service, and what they cost. `IdentityShared`: a copy of
     /// this cluster uses the same load balancers, so nothing is deleted.
     /// `Contested`: another client keeps changing what Ballast writes.

@@ -76,7 +76,7 @@ impl Board {
             for (name, view) in before {
                 if classes.get(&name).is_none_or(|now| now.uid != view.uid) {
                     seats.taken.remove(&name);
-                    classes.instances.remove(&name);
+                    classes.forget(&name);
                 }
             }
         });
@@ -100,9 +100,7 @@ impl Board {
         let mut seats = self.seats();
         seats.taken.remove(class);
         self.edit(|classes| {
-            classes.instances.remove(class);
-            classes.found.remove(class);
-            classes.unread.remove(class);
+            classes.forget(class);
         });
     }
 
@@ -127,34 +125,34 @@ impl Board {
 
 impl Seat {
     /// A survey has failed.
-    pub fn unread(&self, why: Refusal) {
+    pub fn survey_failed(&self, why: Refusal) {
         let seats = self.board.seats();
         let known = self.board.snapshot();
-        let same = known.unread.get(&self.class) == Some(&why);
+        let same = known.survey_errors.get(&self.class) == Some(&why);
         if same || seats.taken.get(&self.class) != Some(&self.number) {
             return;
         }
         self.board.edit(|classes| {
-            classes.unread.insert(self.class.clone(), why);
+            classes.survey_errors.insert(self.class.clone(), why);
         });
     }
 
     /// Replaces what surveys have found.
-    pub fn found(&self, found: &Found) {
+    pub fn surveyed(&self, found: &Found) {
         let seats = self.board.seats();
         let known = self.board.snapshot();
         let same = known
             .found
             .get(&self.class)
             .is_some_and(|it| **it == *found)
-            && !known.unread.contains_key(&self.class);
+            && !known.survey_errors.contains_key(&self.class);
         if same || seats.taken.get(&self.class) != Some(&self.number) {
             return;
         }
         self.board.edit(|classes| {
             let found = Arc::new(found.clone());
             classes.found.insert(self.class.clone(), found);
-            classes.unread.remove(&self.class);
+            classes.survey_errors.remove(&self.class);
         });
     }
 
@@ -188,13 +186,17 @@ mod tests {
             };
             let views = uid.map(|uid| Arc::new(view(uid)));
             board.post_views(views.into_iter().collect());
-            board.snapshot().provider("local").is_some()
+            let classes = board.snapshot();
+            let ready = classes.provider("local").is_some();
+            assert_eq!(classes.found.contains_key("local"), ready);
+            ready
         };
         let ready = || Instance::Ready(Arc::new(crate::fixtures::PureProvider(&[])));
         for (then, keeps) in [(Some("1"), true), (Some("2"), false), (None, false)] {
             post(Some("1"));
             let seat = board.seat("local");
             seat.post(ready());
+            seat.surveyed(&Found::default());
             assert_eq!(post(then), keeps, "{then:?}");
             seat.post(ready());
             let posted = board.snapshot().provider("local").is_some();

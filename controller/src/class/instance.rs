@@ -267,7 +267,7 @@ async fn serve(context: Context, seat: Seat, class: Arc<ClassView>) {
     // nodes.
     tokio::select! {
         never = follow_changes(&context, name, provider.as_ref()) => match never {},
-        never = orphans::keep(&context, &seat, name, provider.as_ref()) => match never {},
+        never = orphans::watch(&context, &seat, name, provider.as_ref()) => match never {},
         () = follow_waves(&context, name, provider.as_ref(), targets, told) => {}
     }
 }

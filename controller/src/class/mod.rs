@@ -62,7 +62,7 @@ pub struct Classes {
     /// What surveys of the clouds have found, by class.
     pub found: BTreeMap<String, Arc<Found>>,
     /// Why the last survey failed, by class.
-    pub unread: BTreeMap<String, Refusal>,
+    pub survey_errors: BTreeMap<String, Refusal>,
     /// The classes that this process serves.
     pub scope: Scope,
     /// Another controller that serves Services without a class.
@@ -154,9 +154,16 @@ impl Classes {
                 .map(|(name, it)| (name.clone(), it.shared.is_some()))
                 .collect()
         };
+        // Once a class was surveyed, no Service waits for a survey.
+        let unsurveyed = |of: &Self| -> Vec<Refusal> {
+            let failed = of.survey_errors.keys();
+            failed
+                .filter_map(|name| of.refusal_of_a_survey(name))
+                .collect()
+        };
         self.contender == other.contender
             && surveyed(self) == surveyed(other)
-            && self.unread == other.unread
+            && unsurveyed(self) == unsurveyed(other)
             && self.views.len() == other.views.len()
             && self.views.iter().all(|(name, view)| {
                 other.views.get(name).is_some_and(|before| {
@@ -189,11 +196,14 @@ impl Classes {
 
     /// Why a class is not surveyed yet, if that has failed.
     pub fn refusal_of_a_survey(&self, name: &str) -> Option<Refusal> {
-        let why = self.unread.get(name)?;
+        if self.is_surveyed(name) {
+            return None;
+        }
+        let why = self.survey_errors.get(name)?;
         Some(Refusal::new(
             why.reason,
             format!(
-                "LoadBalancerClass {name} deletes nothing before its load balancers were listed, and that fails: {}",
+                "LoadBalancerClass {name} deletes nothing before its load balancers were listed, and the list fails: {}",
                 why.message
             ),
         ))
@@ -202,6 +212,13 @@ impl Classes {
     /// Whether a copy of this cluster uses the load balancers of a class, or nobody knows yet. Nothing of it is deleted then.
     pub fn may_have_a_copy(&self, name: &str) -> bool {
         !self.is_surveyed(name) || self.refusal_of_a_copy(name).is_some()
+    }
+
+    /// Forgets what the task of a class has posted.
+    fn forget(&mut self, name: &str) {
+        self.instances.remove(name);
+        self.found.remove(name);
+        self.survey_errors.remove(name);
     }
 
     /// The provider of a class, once it is ready.

@@ -182,7 +182,7 @@ pub fn report(
     let mut conditions = vec![accepted(class), ready(class, classes), in_use(class, usage)];
     conditions.extend(default(class, classes));
     let found = classes.found.get(&class.name);
-    conditions.extend(of_survey(found, before));
+    conditions.extend(of_survey(class, found, before));
     conditions.extend(of_failed_survey(class, classes));
     conditions.extend(is_contested.then(contested));
     dated(&mut conditions, before, &Time(transition(now)));
@@ -290,7 +290,11 @@ fn in_use(class: &ClassView, usage: &Usage) -> Condition {
 
 /// What the last survey of the cloud has found, where it is worth saying. Before the first survey of this
 /// process: what the former one has said.
-fn of_survey(found: Option<&Arc<Found>>, before: &[Condition]) -> Vec<Condition> {
+fn of_survey(
+    class: &ClassView,
+    found: Option<&Arc<Found>>,
+    before: &[Condition],
+) -> Vec<Condition> {
     let Some(found) = found else {
         let known = before.iter();
         let known = known.filter(|it| [ORPHANED, IDENTITY_SHARED].contains(&&*it.type_));
@@ -298,7 +302,7 @@ fn of_survey(found: Option<&Arc<Found>>, before: &[Condition]) -> Vec<Condition>
     };
     let any = !(found.orphans.is_empty() && found.unnamed.is_empty());
     let orphaned = any.then(|| {
-        let message = text::message(&found.message());
+        let message = text::message(&found.message(&class.cloud_flags()));
         condition(ORPHANED, true, "NoService", message)
     });
     let shared = found.shared_message().map(|message| {
@@ -310,7 +314,7 @@ fn of_survey(found: Option<&Arc<Found>>, before: &[Condition]) -> Vec<Condition>
 
 /// That the cloud cannot be surveyed, if so.
 fn of_failed_survey(class: &ClassView, classes: &Classes) -> Option<Condition> {
-    let why = classes.unread.get(&class.name)?;
+    let why = classes.survey_errors.get(&class.name)?;
     let until = if classes.is_surveyed(&class.name) {
         "load balancers without a Service are not found"
     } else {

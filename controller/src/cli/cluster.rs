@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -167,6 +168,15 @@ impl ReadError {
             },
         }
     }
+}
+
+/// The UID that marks everything of this cluster.
+pub async fn uid(client: &Client) -> Result<String> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let namespace = api.get_metadata("kube-system").await.context(
+        "cannot read the namespace kube-system, whose UID marks what belongs to this cluster",
+    )?;
+    namespace.metadata.uid.context("kube-system has no UID")
 }
 
 #[cfg(test)]

@@ -377,7 +377,7 @@ fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decisio
             } = group;
             let mut leaves = world.ledger.keys(&service.id, name);
             leaves.retain(|key| *key != balancer.key);
-            if balancer.spares {
+            if balancer.deletes_nothing {
                 leaves.clear();
             }
             Ok(Decision::Ensure {

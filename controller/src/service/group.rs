@@ -78,8 +78,8 @@ pub struct Rules<'a> {
     pub validate: &'a dyn Fn(&Balancer) -> Result<(), Refusal>,
     /// Whether TCP and UDP of different Services exclude each other on one port.
     pub one_listener_per_port: bool,
-    /// A copy of this cluster may use the same balancers ([`Balancer::spares`]).
-    pub spares: bool,
+    /// A copy of this cluster may use the same balancers ([`Balancer::deletes_nothing`]).
+    pub deletes_nothing: bool,
 }
 
 /// What another Service may have on the balancer.
@@ -115,7 +115,7 @@ pub fn group(
             key: key.clone(),
             members: vec![member.clone()],
             kept: BTreeSet::new(),
-            spares: false,
+            deletes_nothing: false,
         };
         (rules.validate)(&balancer).map(|()| member)
     };
@@ -202,7 +202,7 @@ fn choices<A: Ord>(
             key: key.clone(),
             members: members.into_iter().map(|(_, it)| it.clone()).collect(),
             kept: kept.cloned().collect(),
-            spares: rules.spares,
+            deletes_nothing: rules.deletes_nothing,
         }
     };
     let (mut choices, mut refused) = (Vec::new(), None);

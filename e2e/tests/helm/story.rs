@@ -246,7 +246,7 @@ async fn in_order_again(cluster: &Cluster) -> Result<()> {
 }
 
 /// A Service that vanished while no controller ran is an orphan. It is reported, and its load
-/// balancer stays until the class is drained.
+/// balancer is still there.
 async fn is_reported(cluster: &Cluster, service: &str) -> Result<()> {
     let message = "jsonpath={.status.conditions[?(@.type==\"Orphaned\")].message}";
     let get = ["get", CLASSES, "local", "-o", message];

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ballast_provider::mark::Sign;
 use ballast_provider::{Mark, Reason, Refusal, ServiceId, mark};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::annotations::invalid;
 use crate::observed::Arn;
@@ -18,6 +20,8 @@ pub const ADOPT: &str = "aws.ballast.dev/adopt";
 
 /// The name of a cluster that nobody has named. Many have it, so it says of no load balancer whose it is.
 pub const UNNAMED: &str = "kubernetes";
+/// A cluster that has given no sign of life for so long may be gone.
+const GONE: SignedDuration = SignedDuration::from_hours(72);
 
 /// The Service, as the AWS Load Balancer Controller writes it.
 const STACK: &str = "service.k8s.aws/stack";
@@ -72,13 +76,26 @@ impl Adopted {
     }
 }
 
-/// Whether a load balancer of Ballast's was kept when the Service of this name was deleted
-/// (`deletionPolicy: Retain`), in the same cluster, or in a former one with the same name of its own.
-pub(crate) fn was_kept_for(tags: &BTreeMap<String, String>, id: &ServiceId, mark: &Mark) -> bool {
+/// Whether a load balancer of Ballast's may go to a new Service of the name of its former one. Either it was kept when
+/// that one was deleted (`deletionPolicy: Retain`), in the same cluster, or in a former one with the same name of its
+/// own; or such a former cluster has given no sign of life for [`GONE`]: it was built anew from its manifests.
+pub(crate) fn is_left_for(
+    tags: &BTreeMap<String, String>,
+    id: &ServiceId,
+    mark: &Mark,
+    now: Timestamp,
+) -> bool {
     let tag = |key: &str| tags.get(key).map(String::as_str);
-    let same_cluster = tag(mark::CLUSTER) == Some(&mark.cluster)
-        || (mark.cluster_name != UNNAMED && tag(mark::CLUSTER_NAME) == Some(&mark.cluster_name));
-    same_cluster && tags.contains_key(mark::RETAINED) && tag(mark::SERVICE) == Some(&id.to_string())
+    let same_cluster = tag(mark::CLUSTER) == Some(&mark.cluster);
+    let former =
+        mark.cluster_name != UNNAMED && tag(mark::CLUSTER_NAME) == Some(&mark.cluster_name);
+    let is_gone = || {
+        let seen = Sign::of(tags, mark::LAST_SEEN);
+        former && !same_cluster && seen.is_some_and(|sign| now.duration_since(sign.at) >= GONE)
+    };
+    (same_cluster || former)
+        && tag(mark::SERVICE) == Some(&id.to_string())
+        && (tags.contains_key(mark::RETAINED) || is_gone())
 }
 
 /// Refuses to take over a load balancer with these tags, unless they say that it was made for this Service in one

@@ -181,7 +181,7 @@ pub struct Balancer {
     pub kept: BTreeSet<ServiceId>,
     /// Nothing in the cloud is deleted: a copy of this cluster may use the same balancers. What nothing
     /// uses any more stays until this ends.
-    pub spares: bool,
+    pub deletes_nothing: bool,
 }
 
 /// A node, which forwards node ports.

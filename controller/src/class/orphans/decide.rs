@@ -28,6 +28,8 @@ use super::sorted::{Absent, Sorted};
 const REFRESH: SignedDuration = SignedDuration::from_hours(24);
 /// … and with it all that are older than this, so that they come in batches.
 const WITH_IT: SignedDuration = SignedDuration::from_hours(12);
+/// One object of each class has a sign that is younger than this, as long as its surveys are not further apart.
+const HEARTBEAT: SignedDuration = SignedDuration::from_mins(25);
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 /// So many may be deleted within an hour, however few there are.
 const PLAUSIBLE: usize = 3;
@@ -58,8 +60,6 @@ pub struct Look<'a> {
     pub writer: &'a str,
     /// What the class asks for.
     pub policy: Policy,
-    /// The flags with which `ballast orphans` looks at the cloud.
-    pub flags: &'a str,
     /// The time.
     pub now: Timestamp,
 }
@@ -93,10 +93,21 @@ enum Fate {
     Due,
 }
 
+// === impl Fate ===
+
+impl Fate {
+    /// What somebody else has signed may be that cluster's: it is only reported, also if that cluster is silent for long.
+    fn unless(self, is_of_somebody_else: bool) -> Self {
+        match self {
+            Self::Waits(_) | Self::Due if is_of_somebody_else => Self::Stays(Verdict::Reported),
+            fate => fate,
+        }
+    }
+}
+
 /// Chooses.
 pub fn decide(look: &Look<'_>, memory: &mut Memory) -> Steps {
     let mut steps = Steps::default();
-    look.flags.clone_into(&mut steps.found.flags);
     memory.listen(look);
     steps.found.shared = memory.foreign.as_ref().map(|(_, what)| what.clone());
     let sorted = Sorted::of(look, &mut steps.found);
@@ -109,8 +120,8 @@ pub fn decide(look: &Look<'_>, memory: &mut Memory) -> Steps {
     steps
 }
 
-/// All that is old enough, if any is due. What was cleared is signed, too: whoever tagged it sees who
-/// did that.
+/// All that is old enough, if any is due, and with each survey the first of all: so a cluster and its copy see each
+/// other soon. What was cleared is signed, too: whoever tagged it sees who did that.
 fn due_for_a_sign(in_use: &[&Owned], cleared: &[Owned], look: &Look<'_>) -> Vec<Owned> {
     let older = |object: &Owned, than: SignedDuration| {
         let seen = object.last_seen();
@@ -123,9 +134,12 @@ fn due_for_a_sign(in_use: &[&Owned], cleared: &[Owned], look: &Look<'_>) -> Vec<
             .is_some_and(|it| it.writer != look.writer)
     };
     let any = (in_use.iter()).any(|it| older(it, REFRESH) || (others(it) && older(it, WITH_IT)));
+    let first = in_use.iter().min_by_key(|it| &it.id);
+    let first = first.filter(|it| older(it, HEARTBEAT));
     let due = in_use.iter().filter(|it| {
         let cleared = cleared.iter().any(|one| one.id == it.id);
-        cleared || (any && older(it, WITH_IT))
+        let is_first = first.is_some_and(|one| one.id == it.id);
+        cleared || is_first || (any && older(it, WITH_IT))
     });
     due.map(|it| (*it).clone()).collect()
 }
@@ -138,7 +152,9 @@ fn judge(look: &Look<'_>, memory: &mut Memory, sorted: &Sorted<'_>, steps: &mut 
     let mut verdicts = Vec::new();
     for (number, one) in sorted.orphans.iter().enumerate() {
         let again = before.get(&one.name()).copied();
-        let fate = fate(look, is_shared, one, again);
+        let mut objects = one.objects.iter();
+        let is_ours = !objects.any(|it| memory.is_of_somebody_else(look, it));
+        let fate = fate(look, is_shared, one, again).unless(!is_ours);
         if matches!(fate, Fate::Going | Fate::Waits(_) | Fate::Due) {
             memory.shown.insert(one.name(), again.unwrap_or(look.now));
         }
@@ -204,8 +220,8 @@ fn fate(look: &Look<'_>, is_shared: bool, one: &Absent<'_>, again: Option<Timest
     let Some(tagged) = one.tagged_since() else {
         return Fate::Waits(after(look.now, look.policy.grace));
     };
-    // Two surveys of this process have shown it, with a time between them: nobody knows how many the former process has
-    // deleted within the hour.
+    // A new process does not know what the former one has deleted. So an orphan waits an hour, or the grace if that is
+    // shorter, after this process has seen it first.
     let known = after(again.unwrap_or(look.now), look.policy.grace.min(HOUR));
     let ends = after(tagged, look.policy.grace).max(known);
     if ends <= look.now && again.is_some() {

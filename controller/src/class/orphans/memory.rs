@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use ballast_provider::mark::{LAST_SEEN, ORPHANED_AT, Sign};
-use ballast_provider::{Key, ServiceId};
+use ballast_provider::{Key, Owned, ServiceId};
 use jiff::{SignedDuration, Timestamp};
 
 use super::decide::Look;
@@ -53,11 +53,24 @@ impl Memory {
         self
     }
 
+    /// Whether nobody in this cluster can have written a sign.
+    fn is_foreign(&self, look: &Look<'_>, sign: &Sign) -> bool {
+        let since = self.since.unwrap_or(look.now);
+        let after = since.checked_add(SKEW).unwrap_or(Timestamp::MAX);
+        sign.writer != look.writer && sign.at > after
+    }
+
+    /// Whether an object has a sign of somebody else. Nobody here has signed it since, so it is the other one's.
+    pub(super) fn is_of_somebody_else(&self, look: &Look<'_>, object: &Owned) -> bool {
+        let signs = [LAST_SEEN, ORPHANED_AT].map(|key| Sign::of(&object.tags, key));
+        let mut signs = signs.iter().flatten();
+        signs.any(|sign| self.is_foreign(look, sign))
+    }
+
     /// Looks for signs of somebody else that nobody in this cluster can have written, and remembers all
     /// signs.
     pub(super) fn listen(&mut self, look: &Look<'_>) {
-        let since = *self.since.get_or_insert(look.now);
-        let after = since.checked_add(SKEW).unwrap_or(Timestamp::MAX);
+        self.since.get_or_insert(look.now);
         let mut signs = BTreeMap::new();
         for object in look.objects {
             let now = [LAST_SEEN, ORPHANED_AT].map(|key| Sign::of(&object.tags, key));
@@ -67,11 +80,7 @@ impl Memory {
                 let known = before.and_then(|before| before[number].as_ref());
                 (known != Some(sign)).then_some(sign)
             });
-            let is_foreign = |sign: &&Sign| sign.writer != look.writer && sign.at > after;
-            let is_news = news.clone().any(|sign| is_foreign(&sign));
-            // What nobody here signs keeps the sign: it is the other one's.
-            let stays = self.foreign.is_some() && now.iter().flatten().any(|it| is_foreign(&it));
-            if is_news || stays {
+            if news.into_iter().any(|sign| self.is_foreign(look, sign)) {
                 self.foreign = Some((look.now, object.name.clone()));
             }
             signs.insert(object.id.clone(), now);

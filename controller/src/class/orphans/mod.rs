@@ -7,14 +7,14 @@
 //!
 //! ```text
 //!  survey (complete, with tags) ──┐
-//!  the Services, as watched ──────┼─▶ decide ─▶ steps ─▶ keep: writes tags, tells the ledger
+//!  the Services, as watched ──────┼─▶ decide ─▶ steps ─▶ watch: writes tags, tells the ledger
 //!  what earlier surveys showed ───┘                        │
 //!                                                          ▼
 //!                            the ledger ─▶ the queue ─▶ the turn that releases, as for any Service
 //! ```
 //!
 //! [`decide()`] chooses and is pure: it sorts what a survey shows, and compares it with the
-//! [`Memory`] of earlier ones. [`keep()`] does the I/O, in the task of the class. It deletes
+//! [`Memory`] of earlier ones. [`watch()`] does the I/O, in the task of the class. It deletes
 //! nothing itself: it says in the ledger that a Service is proven to be gone, and the Service's next
 //! turn releases what it had, with the same locks, checks and retries as always.
 //!
@@ -32,15 +32,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 mod decide;
-mod keep;
 mod memory;
 mod report;
 mod sorted;
+mod watch;
 
 pub use self::decide::{Look, Policy, Steps, decide};
-pub use self::keep::keep;
 pub use self::memory::Memory;
 pub use self::report::{Found, Halt, Orphan, Verdict};
+pub use self::watch::watch;
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -1,5 +1,6 @@
 //! What a survey has found, for the condition, the event and the metrics. Pure.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use ballast_provider::{Billed, Key, Prices, ServiceId};
@@ -23,8 +24,6 @@ pub struct Found {
     pub shared: Option<String>,
     /// Why nothing is deleted although it is due.
     pub halt: Option<Halt>,
-    /// The flags with which `ballast orphans` looks at the cloud of this class.
-    pub flags: String,
 }
 
 /// What a Service that does not exist has on one balancer.
@@ -69,6 +68,13 @@ pub enum Halt {
     },
 }
 
+/// What people run to delete them.
+fn command(flags: &str) -> String {
+    let words = ["ballast orphans", flags, "--compare --delete"];
+    let words = words.into_iter().filter(|it| !it.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 impl Orphan {
     /// One load balancer of a Service of this name.
@@ -99,9 +105,11 @@ impl Found {
         self.orphans.iter().map(|one| one.billed).sum()
     }
 
-    /// The condition `Orphaned` of the class, in words. The same until something changes.
-    pub fn message(&self) -> String {
-        let mut says = match self.orphans.len() {
+    /// The condition `Orphaned` of the class, in words. The same until something changes. `flags`: with which
+    /// `ballast orphans` looks at its cloud ([`crate::class::ClassView::cloud_flags`]).
+    pub fn message(&self, flags: &str) -> String {
+        let all: BTreeSet<&Key> = self.orphans.iter().map(|one| &one.key).collect();
+        let mut says = match all.len() {
             0 => "Every load balancer of this class has a Service".to_owned(),
             count => {
                 let cost = Prices::default().per_month(self.billed());
@@ -113,7 +121,7 @@ impl Found {
                         "load balancers have no Service in this cluster and cost"
                     },
                     self.names(),
-                    self.outlook()
+                    self.outlook(flags)
                 )
             }
         };
@@ -143,13 +151,6 @@ impl Found {
         ))
     }
 
-    /// What people run to delete them.
-    fn command(&self) -> String {
-        let words = ["ballast orphans", &self.flags, "--compare --delete"];
-        let words = words.into_iter().filter(|it| !it.is_empty());
-        words.collect::<Vec<_>>().join(" ")
-    }
-
     fn names(&self) -> String {
         let named = self.orphans.iter().take(NAMED);
         let named: Vec<String> = named
@@ -165,14 +166,14 @@ impl Found {
     }
 
     /// What becomes of them, and what people can do.
-    fn outlook(&self) -> String {
+    fn outlook(&self, flags: &str) -> String {
         if self.shared.is_some() {
             return "Nothing is deleted: another cluster with the same UID uses them".to_owned();
         }
         if let Some(halt) = &self.halt {
             return format!(
                 "Nothing is deleted automatically: {halt}. Check them, and delete them with `{}`",
-                self.command()
+                command(flags)
             );
         }
         let count = |of: fn(&Verdict) -> bool| {
@@ -200,7 +201,7 @@ impl Found {
         if count(|it| *it == Verdict::Reported) > 0 {
             says.push(format!(
                 "`{}` deletes them; `spec.orphans: Delete` makes Ballast do it",
-                self.command()
+                command(flags)
             ));
         }
         if count(|it| *it == Verdict::Deleted) > 0 {

@@ -27,14 +27,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use ballast_provider::Prices;
+use ballast_provider::{Inventory, Prices};
 use clap::{Args, ValueEnum};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use self::choose::{Choice, Plan};
 use self::clouds::CloudArgs;
-use self::report::Report;
+use self::report::{Report, Signs, State};
 use super::cluster::ClusterArgs;
 use super::prices::PriceArgs;
 use super::times::{days, time};
@@ -142,10 +143,7 @@ pub enum Format {
 /// Lists, and deletes if asked to. `stop` completes on a signal.
 pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<ExitCode> {
     let clouds = args.clouds.clouds().map_err(WrongUsage)?;
-    let mut reports = Vec::new();
-    for cloud in &clouds {
-        reports.push(look_at(&args, cloud).await?);
-    }
+    let reports = read_all(&args, &clouds).await?;
     if let Some(wanted) = &args.cluster
         && reports.iter().all(|report| report.clusters.is_empty())
     {
@@ -155,22 +153,37 @@ pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<Exit
         return Ok(ExitCode::from(NOT_FOUND));
     }
     let prices = args.prices.prices();
-    if !args.delete {
+    let is_anything_left = if args.delete {
+        delete(&args, &clouds, &reports, stop).await?
+    } else {
         print(&match args.output {
-            Format::Text => render::text(&reports, &prices, look(std::io::stdout().is_terminal())),
+            Format::Text => {
+                let style = look(std::io::stdout().is_terminal());
+                render::text(&reports, &prices, style)
+            }
             Format::Json => render::json(&reports, &prices)?,
             Format::Csv => render::csv(&reports, &prices),
         })?;
-        let gone = reports.iter().any(Report::is_anything_left);
-        return Ok(if gone {
-            ExitCode::from(NOT_YET)
-        } else {
-            ExitCode::SUCCESS
-        });
-    }
-    // Everything is chosen and confirmed before anything is deleted.
+        reports.iter().any(Report::is_anything_left)
+    };
+    Ok(if is_anything_left {
+        ExitCode::from(NOT_YET)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Deletes. Everything is chosen and confirmed before anything is deleted. Returns whether something is left that
+/// should not be.
+async fn delete(
+    args: &OrphansArgs,
+    clouds: &[clouds::Cloud],
+    reports: &[Report],
+    stop: BoxFuture<'static, ()>,
+) -> Result<bool> {
+    let prices = args.prices.prices();
     let mut plans = Vec::new();
-    for report in &reports {
+    for report in reports {
         let plan = choose::choose(report, &args.choice())?;
         if plan.is_none() {
             note(format_args!("{}: nothing to delete", report.account));
@@ -179,42 +192,43 @@ pub async fn run(args: OrphansArgs, stop: BoxFuture<'static, ()>) -> Result<Exit
     }
     for (report, plan) in reports.iter().zip(&plans) {
         if let Some(plan) = plan
-            && !confirmed(&args, plan, report, &prices)?
+            && !confirmed(args, plan, report, &prices)?
         {
             bail!("cancelled; nothing was deleted");
         }
     }
+    let everywhere: Vec<(&dyn Inventory, &Report)> =
+        clouds.iter().map(AsRef::as_ref).zip(reports).collect();
+    let terms = sweep::Terms {
+        force_live: args.force_live,
+        deadline: Instant::now() + args.timeout,
+        is_alive: &|sign| choose::is_alive(sign, args.not_seen_for, Timestamp::now()),
+        everywhere: &everywhere,
+    };
     let mut left = false;
     let stop = futures::FutureExt::shared(stop);
     for ((cloud, report), plan) in clouds.iter().zip(reports).zip(plans) {
         let Some(plan) = plan else {
             continue;
         };
-        let Some(plan) = again(&args, plan).await? else {
+        // What is too fresh to be deleted is an orphan all the same.
+        left |= plan.stays.iter().any(|it| it.state == State::NoService);
+        let Some(plan) = again(args, plan).await? else {
             note(format_args!(
                 "{}: all of it has a Service now",
                 report.account
             ));
             continue;
         };
-        let terms = sweep::Terms {
-            force_live: args.force_live,
-            timeout: args.timeout,
-            is_alive: &|sign| choose::is_alive(sign, args.not_seen_for, Timestamp::now()),
-        };
         let say = |line: &str| note(format_args!("{line}"));
         let swept = sweep::sweep(cloud.as_ref(), &plan, &terms, &say, stop.clone()).await;
         left |= !swept.is_clean();
         print(&match args.output {
-            Format::Json => render::swept_json(&report, &swept)?,
-            Format::Text | Format::Csv => render::swept(&report, &swept),
+            Format::Json => render::swept_json(report, &swept)?,
+            Format::Text | Format::Csv => render::swept(report, &swept),
         })?;
     }
-    Ok(if left {
-        ExitCode::from(NOT_YET)
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(left)
 }
 
 /// Reads the Services once more after the question: one may have come since.
@@ -226,27 +240,36 @@ async fn again(args: &OrphansArgs, plan: Plan) -> Result<Option<Plan>> {
     Ok(plan.without(&live))
 }
 
-async fn look_at(args: &OrphansArgs, cloud: &clouds::Cloud) -> Result<Report> {
-    note(format_args!(
-        "reading the load balancers of {}",
-        cloud.name()
-    ));
-    let objects = cloud.all().await;
-    let objects = objects.with_context(|| format!("cannot list {}", cloud.name()))?;
-    // After the list of the cloud: whatever it shows has its Service here, unless that is gone.
+/// Reads all clouds. A cluster that gives a sign of life in one of them is alive in all.
+async fn read_all(args: &OrphansArgs, clouds: &[clouds::Cloud]) -> Result<Vec<Report>> {
+    let mut all = Vec::new();
+    for cloud in clouds {
+        note(format_args!(
+            "reading the load balancers of {}",
+            cloud.name()
+        ));
+        let objects = cloud.all().await;
+        let objects = objects.with_context(|| format!("cannot list {}", cloud.name()))?;
+        let account = cloud.account().await;
+        let account = account.with_context(|| format!("cannot read {}", cloud.name()))?;
+        all.push((account, objects));
+    }
+    // After the lists of the clouds: whatever they show has its Service here, unless that is gone.
     let live = if args.compare {
         Some(cluster::live(&args.current.client()?).await?)
     } else {
         None
     };
-    let account = cloud.account().await;
-    let account = account.with_context(|| format!("cannot read {}", cloud.name()))?;
-    let now = Timestamp::now();
-    let mut report = Report::of(account, &objects, live.as_ref(), args.not_seen_for, now);
-    if let Some(wanted) = &args.cluster {
-        report.keep_only(wanted);
-    }
-    Ok(report)
+    let signs = Signs::of(all.iter().flat_map(|(_, objects)| objects));
+    let (silence, now) = (args.not_seen_for, Timestamp::now());
+    let reports = all.into_iter().map(|(account, objects)| {
+        let mut report = Report::of(account, &objects, live.as_ref(), &signs, silence, now);
+        if let Some(wanted) = &args.cluster {
+            report.keep_only(wanted);
+        }
+        report
+    });
+    Ok(reports.collect())
 }
 
 /// Shows the plan, and has the user type the cluster's name, unless the command line says it.

@@ -85,20 +85,55 @@ pub enum State {
     Unnamed,
 }
 
+/// The last sign of life of each cluster, by its UID, on anything that it has anywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signs(BTreeMap<String, Timestamp>);
+
+/// What serves a whole class is needed as long as anything of the class is kept on purpose.
+fn keep_what_others_need(items: &mut [Item]) {
+    let kept = items.iter();
+    let kept = kept.filter(|it| matches!(it.state, State::Retained | State::Kept));
+    let kept: BTreeMap<String, State> = kept.map(|it| (it.owner.class.clone(), it.state)).collect();
+    let class_wide = items.iter_mut();
+    for one in class_wide.filter(|it| it.key.is_none() && it.state == State::Gone) {
+        if let Some(state) = kept.get(&one.owner.class) {
+            one.state = *state;
+        }
+    }
+}
+
 /// The last sign of life on any of these.
-fn last_seen<'a>(objects: impl IntoIterator<Item = &'a Owned>) -> Option<Timestamp> {
+fn last_sign<'a>(objects: impl IntoIterator<Item = &'a Owned>) -> Option<Timestamp> {
     let signs = objects.into_iter().filter_map(Owned::last_seen);
     signs.map(|sign| sign.at).max()
+}
+
+// === impl Signs ===
+
+impl Signs {
+    /// Those of everything that the clouds have.
+    pub fn of<'a>(objects: impl IntoIterator<Item = &'a Owned>) -> Self {
+        let mut all = BTreeMap::new();
+        for object in objects {
+            let (uid, sign) = (object.tags.get(CLUSTER), object.last_seen());
+            if let (Some(uid), Some(sign)) = (uid, sign) {
+                let last = all.entry(uid.clone()).or_insert(sign.at);
+                *last = sign.at.max(*last);
+            }
+        }
+        Self(all)
+    }
 }
 
 // === impl Report ===
 
 impl Report {
-    /// Groups what a cloud has.
+    /// Groups what a cloud has. `signs`: those of all clouds that are looked at.
     pub fn of(
         account: String,
         objects: &[Owned],
         live: Option<&Live>,
+        signs: &Signs,
         not_seen_for: Duration,
         now: Timestamp,
     ) -> Self {
@@ -114,7 +149,8 @@ impl Report {
         let mut clusters: Vec<Cluster> = clusters
             .map(|(uid, objects)| {
                 let live = live.filter(|live| live.cluster == uid);
-                Cluster::of(uid, &objects, live, not_seen_for, now)
+                let last_seen = signs.0.get(uid).copied();
+                Cluster::of(uid, &objects, live, (last_seen, not_seen_for), now)
             })
             .collect();
         clusters.sort_by(|a, b| {
@@ -134,12 +170,17 @@ impl Report {
         self.clusters.retain(|one| one.is_called(wanted));
     }
 
-    /// Whether a cluster that is gone has anything, or the current one something without a Service.
+    /// Whether a cluster that is gone has anything that is not kept on purpose, or the current one something without a
+    /// Service.
     pub fn is_anything_left(&self) -> bool {
-        let items = self.clusters.iter().flat_map(|one| &one.items);
-        items
-            .map(|item| item.state)
-            .any(|state| matches!(state, State::Gone | State::NoService))
+        let is_left = |one: &Cluster, item: &Item| match item.state {
+            State::Gone | State::NoService => true,
+            // Nobody deletes it, and somebody pays for it.
+            State::Unnamed => !one.is_alive && item.billed() != Billed::default(),
+            State::Alive | State::InUse | State::Retained | State::Kept => false,
+        };
+        let mut all = self.clusters.iter();
+        all.any(|one| one.items.iter().any(|item| is_left(one, item)))
     }
 }
 
@@ -150,11 +191,10 @@ impl Cluster {
         uid: &str,
         objects: &[&Owned],
         live: Option<&Live>,
-        not_seen_for: Duration,
+        (last_seen, not_seen_for): (Option<Timestamp>, Duration),
         now: Timestamp,
     ) -> Self {
         let is_recent = |sign| choose::is_alive(sign, not_seen_for, now);
-        let last_seen = last_seen(objects.iter().copied());
         let is_alive = live.is_some() || is_recent(last_seen);
         let named = objects.iter().filter_map(|it| it.tags.get(CLUSTER_NAME));
         let mut groups: BTreeMap<(String, Option<Key>), Vec<Owned>> = BTreeMap::new();
@@ -164,22 +204,24 @@ impl Cluster {
             group.push((*object).clone());
         }
         let name = named.max().cloned().unwrap_or_default();
-        let items = groups.into_iter().map(|((class, key), objects)| {
+        let mut items: Vec<Item> = Vec::new();
+        for ((class, key), objects) in groups {
             let owner = Mark {
                 cluster: uid.to_owned(),
                 cluster_name: name.clone(),
                 class,
                 writer: String::new(),
             };
-            let is_fresh = is_recent(self::last_seen(&objects));
-            Item::of(owner, key, objects, (is_alive, is_fresh), live)
-        });
+            let is_fresh = is_recent(last_sign(&objects));
+            items.push(Item::of(owner, key, objects, (is_alive, is_fresh), live));
+        }
+        keep_what_others_need(&mut items);
         Self {
             uid: uid.to_owned(),
             last_seen,
             is_alive,
             is_current: live.is_some(),
-            items: items.collect(),
+            items,
             name,
         }
     }

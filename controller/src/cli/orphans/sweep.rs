@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use super::choose::Plan;
-use super::report::Item;
+use super::report::{Item, Report};
 
 /// So many are deleted at the same time. The cloud's own limits are the provider's concern.
 const AT_ONCE: usize = 16;
@@ -24,15 +24,19 @@ const PAUSE: Duration = Duration::from_secs(15);
 /// The first pause after an error; it doubles up to [`PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
+const LATE: &str = "the time is over; run the command again";
+
 /// How to delete.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
     /// Neither signs of life nor targets that serve matter.
     pub force_live: bool,
-    /// The longest time for everything.
-    pub timeout: Duration,
+    /// When to stop, whatever is left.
+    pub deadline: Instant,
     /// Whether a sign of life says that the cluster exists.
     pub is_alive: &'a (dyn Fn(Option<Timestamp>) -> bool + Sync),
+    /// All clouds that were looked at: a cluster of which anything serves in one of them exists.
+    pub everywhere: &'a [(&'a dyn Inventory, &'a Report)],
 }
 
 /// What became of a plan.
@@ -58,10 +62,16 @@ pub async fn sweep(
     say: &(dyn Fn(&str) + Sync),
     stop: impl Future<Output = ()> + Send,
 ) -> Swept {
-    let deadline = Instant::now() + terms.timeout;
     let mut swept = Swept::default();
-    if let Some(why) = serves(cloud, plan, terms).await {
-        let all: Vec<&Item> = plan.items.iter().collect();
+    tokio::pin!(stop);
+    let all: Vec<&Item> = plan.items.iter().collect();
+    let serves = timeout_at(terms.deadline, serves(plan, terms));
+    let serves = tokio::select! {
+        biased;
+        () = &mut stop => Some("stopped".to_owned()),
+        serves = serves => serves.unwrap_or_else(|_| Some(LATE.to_owned())),
+    };
+    if let Some(why) = serves {
         swept.leave(&all, &why);
         return swept;
     }
@@ -69,7 +79,6 @@ pub async fn sweep(
     for item in &plan.items {
         classes.entry(&item.owner.class).or_default().push(item);
     }
-    tokio::pin!(stop);
     let mut stopped = false;
     for items in classes.into_values() {
         let Some(owner) = items.first().map(|item| &item.owner) else {
@@ -84,7 +93,6 @@ pub async fn sweep(
             owner,
             is_current: plan.cluster.is_current,
             terms,
-            deadline,
             say,
         };
         tokio::select! {
@@ -101,13 +109,21 @@ pub async fn sweep(
 
 /// Whether anything of a cluster that counts as gone serves: then the cluster exists, and what does not
 /// serve there may be about to. What cannot be read says nothing, and stays by itself.
-async fn serves(cloud: &dyn Inventory, plan: &Plan, terms: &Terms<'_>) -> Option<String> {
+async fn serves(plan: &Plan, terms: &Terms<'_>) -> Option<String> {
     if terms.force_live || plan.cluster.is_current {
         return None;
     }
-    let objects = plan.cluster.items.iter().flat_map(|item| &item.objects);
-    let balancers = objects.filter(|it| it.kind == Kind::LoadBalancer);
-    let lives = balancers.map(|it| async move { (&it.name, cloud.life(it).await) });
+    let clusters = terms.everywhere.iter().flat_map(|(cloud, report)| {
+        let same = report.clusters.iter();
+        let same = same.filter(|one| one.uid == plan.cluster.uid);
+        same.map(move |one| (cloud, one))
+    });
+    let balancers = clusters.flat_map(|(cloud, one)| {
+        let objects = one.items.iter().flat_map(|item| &item.objects);
+        let balancers = objects.filter(|it| it.kind == Kind::LoadBalancer);
+        balancers.map(move |it| (*cloud, it))
+    });
+    let lives = balancers.map(|(cloud, it)| async move { (&it.name, cloud.life(it).await) });
     let mut lives = futures::stream::iter(lives).buffer_unordered(AT_ONCE);
     while let Some((name, life)) = lives.next().await {
         if let Ok(Life::Serves(why) | Life::Runs(why)) = life {
@@ -124,7 +140,6 @@ struct Class<'a> {
     /// Its cluster is the one that `--compare` has read.
     is_current: bool,
     terms: &'a Terms<'a>,
-    deadline: Instant,
     say: &'a (dyn Fn(&str) + Sync),
 }
 
@@ -176,7 +191,7 @@ impl Class<'_> {
         loop {
             match provider.restore(Vec::new()).await {
                 Ok(()) => return Ok(provider),
-                Err(error) if Instant::now() + pause >= self.deadline => return Err(error),
+                Err(error) if Instant::now() + pause >= self.terms.deadline => return Err(error),
                 Err(error) => pause = self.rest(&error, pause).await,
             }
         }
@@ -268,14 +283,14 @@ impl Class<'_> {
         let mut pause = FIRST_PAUSE;
         loop {
             let call = provider.release(id, key, Removal::Delete);
-            let why = match timeout_at(self.deadline, call).await {
+            let why = match timeout_at(self.terms.deadline, call).await {
                 Ok(Ok(Released::Gone)) => return Ok(()),
                 Ok(Ok(Released::InProgress {
                     retry_after,
                     waits_for,
                 })) => {
                     let until = Instant::now() + retry_after.min(PAUSE);
-                    tokio::time::sleep_until(until.min(self.deadline)).await;
+                    tokio::time::sleep_until(until.min(self.terms.deadline)).await;
                     let waits_for = waits_for.map_or_else(String::new, |it| format!(": {it}"));
                     format!("it is still being deleted{waits_for}; run the command again")
                 }
@@ -284,9 +299,9 @@ impl Class<'_> {
                     pause = self.rest(&error, pause).await;
                     error.to_string()
                 }
-                Err(_) => "the time is over; run the command again".to_owned(),
+                Err(_) => LATE.to_owned(),
             };
-            if Instant::now() >= self.deadline {
+            if Instant::now() >= self.terms.deadline {
                 return Err(why);
             }
         }
@@ -298,7 +313,7 @@ impl Class<'_> {
             ProviderError::Throttled { retry_after } => *retry_after,
             ProviderError::Refused(_) | ProviderError::Transient { .. } => pause,
         };
-        tokio::time::sleep_until((Instant::now() + wait).min(self.deadline)).await;
+        tokio::time::sleep_until((Instant::now() + wait).min(self.terms.deadline)).await;
         (pause * 2).min(PAUSE)
     }
 
@@ -318,7 +333,7 @@ impl Class<'_> {
             match self.cloud.tags(object).await {
                 // A security group without its tags, or none.
                 Ok(tags) => return Ok(tags.is_some()),
-                Err(error) if Instant::now() + pause >= self.deadline => return Err(error),
+                Err(error) if Instant::now() + pause >= self.terms.deadline => return Err(error),
                 Err(error) => pause = self.rest(&error, pause).await,
             }
         }

@@ -3,7 +3,7 @@ use ballast_provider::{Billed, Kind, Mark, Owned, ServiceId};
 use jiff::SignedDuration;
 
 use super::choose::{ChoiceError, choose};
-use super::report::{Live, State};
+use super::report::{Live, Signs, State};
 use super::sweep::Swept;
 use super::*;
 
@@ -72,7 +72,7 @@ fn with(mut objects: Vec<Owned>, key: &str, value: Option<&str>) -> Vec<Owned> {
 
 fn report(objects: &[Owned], live: Option<&Live>) -> Report {
     let account = "AWS account 123456789012, region eu-central-1".to_owned();
-    Report::of(account, objects, live, 3 * DAY, now())
+    Report::of(account, objects, live, &Signs::of(objects), 3 * DAY, now())
 }
 
 /// A cluster that is gone, with what people keep, and one that exists.

@@ -57,7 +57,7 @@ pub fn of(
                 [(MOCK.to_owned(), 1)].into()
             },
             text: "in the mock cloud; targets: node ports".to_owned(),
-            billed: Some((in_mock_cloud(before), in_mock_cloud(after))),
+            billed: Some((all_in_mock_cloud(before), all_in_mock_cloud(after))),
             ..Asked::default()
         }),
         Cloud::Nodes => Ok(Asked {
@@ -67,7 +67,7 @@ pub fn of(
     }
 }
 
-fn in_mock_cloud(all: &[Member]) -> Billed {
+fn all_in_mock_cloud(all: &[Member]) -> Billed {
     let families = all.iter().map(|one| &one.load_balancer.families);
     families.map(|all| cost::in_mock_cloud(all)).sum()
 }

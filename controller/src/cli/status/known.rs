@@ -103,6 +103,12 @@ impl Classes {
         if let Some(settings) = self.aws.get(class) {
             return cost::of_annotations(annotations, settings);
         }
+        if self.provider(class).as_deref() != Some("mock") {
+            return Billed {
+                load_balancers: 1,
+                ..Billed::default()
+            };
+        }
         let all = addresses(service);
         let all = all.iter().filter_map(|it| it.parse().ok());
         ballast_mock::billed(&all.collect::<Vec<_>>())

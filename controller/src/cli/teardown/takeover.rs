@@ -14,6 +14,8 @@ use ballast_aws::adopt::UNNAMED;
 use ballast_aws::client::Clients;
 use ballast_crds::{LoadBalancerClass, ProviderSettings};
 use ballast_mock::Token;
+use ballast_provider::Owned;
+use ballast_provider::mark::CLUSTER;
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::core::DeserializeGuard;
@@ -23,6 +25,7 @@ use tokio::task::JoinHandle;
 use super::args::TeardownArgs;
 use super::report::{Cluster, Left, Limits, Report, Selection, Verdict, verdict};
 use crate::class::contender;
+use crate::cli::cluster::uid;
 use crate::cluster::conditions::PROGRAMMED;
 use crate::pools::AddressBook;
 use crate::process::access;
@@ -130,7 +133,14 @@ fn factory(args: &TeardownArgs) -> Providers {
 /// An error if a cloud cannot be listed, or has none of the load balancers that it should have.
 pub async fn check(args: &TeardownArgs, cluster: &Cluster, report: &Report) -> Result<()> {
     let factory = factory(args);
-    for (class, settings, services) in held(cluster, report) {
+    let own = uid(&args.cluster.client()?).await?;
+    for Held {
+        class,
+        settings,
+        serving,
+        leaving,
+    } in held(cluster, report)
+    {
         if matches!(settings, ProviderSettings::L2(_)) {
             continue;
         }
@@ -143,19 +153,37 @@ pub async fn check(args: &TeardownArgs, cluster: &Cluster, report: &Report) -> R
         })?;
         let there = listed.iter().flat_map(|it| &it.services);
         let there: BTreeSet<&str> = there.map(|it| it.uid.as_ref()).collect();
-        if services.iter().all(|uid| !there.contains(uid.as_str())) {
+        let is_there = |uid: &String| there.contains(uid.as_str());
+        // What Services that are being deleted had may be gone. Then anything of this cluster shows that it is the right
+        // cloud.
+        let is_own = |it: &Owned| it.tags.get(CLUSTER) == Some(&own);
+        let proven = if serving.is_empty() {
+            leaving.iter().any(is_there) || listed.iter().any(is_own)
+        } else {
+            serving.iter().any(is_there)
+        };
+        if !proven {
             bail!(
                 "the cloud has none of the {} load balancers of class {class}. Do your credentials belong to another account? If the load balancers were deleted without Ballast, remove what is left in the cluster: --release-finalizers",
-                services.len()
+                serving.len() + leaving.len()
             );
         }
     }
     Ok(())
 }
 
-/// The classes with Services that publish addresses: provider settings, and UIDs of the Services.
-/// A load balancer whose release has begun may be gone already.
-fn held(cluster: &Cluster, report: &Report) -> Vec<(String, ProviderSettings, Vec<String>)> {
+/// A class with Services that publish addresses.
+struct Held {
+    class: String,
+    settings: ProviderSettings,
+    /// The UIDs of Services whose load balancers must be in the cloud.
+    serving: Vec<String>,
+    /// Those of Services whose release may have begun: their load balancers may be gone.
+    leaving: Vec<String>,
+}
+
+/// The classes with Services that publish addresses.
+fn held(cluster: &Cluster, report: &Report) -> Vec<Held> {
     let uids: BTreeMap<(Option<&str>, Option<&str>), &Service> = cluster
         .services
         .iter()
@@ -164,20 +192,27 @@ fn held(cluster: &Cluster, report: &Report) -> Vec<(String, ProviderSettings, Ve
             ((meta.namespace.as_deref(), meta.name.as_deref()), it)
         })
         .collect();
-    let uid = |left: &Left| {
+    let service = |left: &Left| {
         let key = (left.namespace.as_deref(), Some(left.name.as_str()));
-        let service = uids.get(&key).filter(|it| !is_leaving(it))?;
-        service.metadata.uid.clone()
+        uids.get(&key).copied()
     };
+    let uid = |one: &Service| one.metadata.uid.clone();
     let classes = cluster.classes.iter().flatten();
     let classes = classes.filter_map(|DeserializeGuard(class)| class.as_ref().ok());
     let of = |class: &LoadBalancerClass| {
         let name = class.metadata.name.clone()?;
         let published = report.left.iter();
         let published = published.filter(|it| it.class == name && !it.addresses.is_empty());
-        let services: Vec<String> = published.filter_map(uid).collect();
-        let settings = class.spec.provider().ok()?;
-        (!services.is_empty()).then_some((name, settings, services))
+        let services: Vec<&Service> = published.filter_map(service).collect();
+        let (leaving, serving): (Vec<&Service>, Vec<&Service>) =
+            services.into_iter().partition(|it| is_leaving(it));
+        let held = Held {
+            settings: class.spec.provider().ok()?,
+            serving: serving.into_iter().filter_map(uid).collect(),
+            leaving: leaving.into_iter().filter_map(uid).collect(),
+            class: name,
+        };
+        (!held.serving.is_empty() || !held.leaving.is_empty()).then_some(held)
     };
     classes.filter_map(of).collect()
 }
@@ -319,7 +354,11 @@ mod tests {
         };
         let report = Report::of(&cluster, &Selection::All, Controller::default());
         let held = held(&cluster, &report);
-        let held: Vec<_> = held.iter().map(|it| (it.0.as_str(), &it.2)).collect();
-        assert_eq!(held, [("local", &vec!["u-serving".to_owned()])]);
+        let [one] = &held[..] else {
+            panic!("one class");
+        };
+        assert_eq!(one.class, "local");
+        assert_eq!(one.serving, ["u-serving"]);
+        assert_eq!(one.leaving, ["u-deleted", "u-leaving"]);
     }
 }

@@ -82,7 +82,7 @@ fn could_have_a_place(service: &ServiceView, class: &ClassView, world: &World<'_
         key: provider.key(wanted),
         members: vec![bare_member(service, wanted, world)],
         kept: BTreeSet::new(),
-        spares: false,
+        deletes_nothing: false,
     };
     provider.validate(&alone).is_ok()
 }

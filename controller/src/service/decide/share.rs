@@ -86,7 +86,7 @@ pub(super) fn assemble(
         member: &|of, shape| member(of, shape, provider, world),
         validate: &|balancer| provider.validate(balancer),
         one_listener_per_port: provider.traits().one_listener_per_port,
-        spares: world.classes.may_have_a_copy(&class.name),
+        deletes_nothing: world.classes.may_have_a_copy(&class.name),
     };
     if key.is_of(&service.id) {
         return group(key, service, vec![own], &rules);

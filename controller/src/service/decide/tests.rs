@@ -84,9 +84,9 @@ fn step(service: &ServiceView, classes: &Classes) -> Step {
 }
 
 /// Whether a Service is served in a way that deletes nothing.
-fn spares(classes: &Classes) -> bool {
+fn deletes_nothing(classes: &Classes) -> bool {
     match decision(&web(), classes, &Ledger::default(), &[]) {
-        Decision::Ensure { balancer, .. } => balancer.spares,
+        Decision::Ensure { balancer, .. } => balancer.deletes_nothing,
         _ => panic!("it is not served"),
     }
 }
@@ -463,7 +463,7 @@ fn nothing_is_released_that_a_copy_may_use() {
     let deleted = web().held_by(&["local"]).deleting();
     let mut classes = local();
     assert_eq!(step(&deleted, &classes), Step::Release("local"));
-    assert!(!spares(&classes));
+    assert!(!deletes_nothing(&classes));
     let shared = Found {
         shared: Some("bl-1".to_owned()),
         ..Found::default()
@@ -473,15 +473,15 @@ fn nothing_is_released_that_a_copy_may_use() {
     let waits = Step::Wait(Some(Reason::IdentityShared));
     assert_eq!(step(&deleted, &classes), waits);
     assert_eq!(step(&web(), &classes), Step::Ensure("local"), "it serves");
-    assert!(spares(&classes), "and deletes nothing");
+    assert!(deletes_nothing(&classes), "and deletes nothing");
     classes.found.clear();
-    assert!(spares(&classes), "nobody knows yet");
+    assert!(deletes_nothing(&classes), "nobody knows yet");
     assert_eq!(step(&deleted, &classes), Step::Wait(None), "not surveyed");
     let failed = Refusal::new(Reason::AccessDenied, "elasticloadbalancing:DescribeTags");
-    classes.unread.insert("local".to_owned(), failed);
+    classes.survey_errors.insert("local".to_owned(), failed);
     let denied = Step::Wait(Some(Reason::AccessDenied));
     assert_eq!(step(&deleted, &classes), denied, "and says why");
-    classes.unread.clear();
+    classes.survey_errors.clear();
     let mut view = ClassView::test("local");
     view.status
         .conditions

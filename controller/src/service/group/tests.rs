@@ -45,7 +45,7 @@ fn the_other_protocol_of_a_port_is_free_unless_the_cloud_has_one_listener() {
             member: &member,
             validate: &|_| Ok(()),
             one_listener_per_port,
-            spares: false,
+            deletes_nothing: false,
         };
         let sharers = vec![sharer(&older, Stage::Placed), sharer(&newer, Stage::Next)];
         group(&key, &newer, sharers, &rules)
@@ -195,7 +195,7 @@ fn beside(row: &Row, own_port: u16) -> Result<Group, Declined> {
             }
         },
         one_listener_per_port: false,
-        spares: false,
+        deletes_nothing: false,
     };
     group(&Key::Shared("front".into()), &own, sharers, &rules)
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use ballast::cli::orphans::choose::{Choice, ChoiceError, choose, is_alive};
-use ballast::cli::orphans::report::{Live, Report};
+use ballast::cli::orphans::report::{Live, Report, Signs};
 use ballast::cli::orphans::sweep::{Terms, sweep};
-use ballast_provider::Inventory as _;
+use ballast_provider::Inventory;
 
 use super::World;
 
@@ -31,6 +31,7 @@ impl World {
             "account".to_owned(),
             &objects,
             compare.as_ref(),
+            &Signs::of(&objects),
             SILENCE,
             now,
         );
@@ -53,13 +54,15 @@ impl World {
                 }
                 Err(error) => panic!("{error}\n{}", self.story()),
             };
+            let account = self.account.clone();
+            let everywhere: [(&dyn Inventory, &Report); 1] = [(&account, &report)];
             let terms = Terms {
                 force_live: false,
-                timeout: Duration::from_mins(15),
+                deadline: tokio::time::Instant::now() + Duration::from_mins(15),
                 is_alive: &|sign| is_alive(sign, SILENCE, now),
+                everywhere: &everywhere,
             };
             let stop = std::future::pending();
-            let account = self.account.clone();
             let swept = sweep(&account, &plan, &terms, &|_| {}, stop);
             let swept = self.runtime.block_on(swept);
             self.log.push(format!("  command for {uid}: {swept:?}"));

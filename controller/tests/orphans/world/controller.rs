@@ -175,7 +175,6 @@ impl World {
                 grace: GRACE,
                 draining: false,
             },
-            flags: "",
             now: self.now,
         };
         let steps = decide(&look, &mut controller.memory);

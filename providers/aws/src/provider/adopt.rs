@@ -8,11 +8,15 @@
 use std::collections::BTreeMap;
 
 use ballast_provider::mark::{CLUSTER, RETAINED, SERVICE_UID};
-use ballast_provider::{Balancer, Key, ProviderError, Reason, Refusal, ServiceId, mark};
+use ballast_provider::{
+    Balancer, Key, Kind, Life, Owned, ProviderError, Reason, Refusal, ServiceId, mark,
+};
+use jiff::Timestamp;
 use tracing::info;
 
 use super::Inner;
 use super::ensure::Wanted;
+use super::everything::life;
 use super::execute::{Ended, error};
 use super::inventory::manner;
 use super::network::mendable;
@@ -143,7 +147,18 @@ impl Inner {
             return Ok(None);
         }
         if let Some(other) = ballast_provider::Mark::of(&own) {
-            if adopt::was_kept_for(&own, id, &self.mark) {
+            if adopt::is_left_for(&own, id, &self.mark, Timestamp::now()) {
+                if !own.contains_key(RETAINED) {
+                    let object =
+                        Owned::new(Kind::LoadBalancer, &adopted.arn, &adopted.name, own.clone());
+                    let life = life(client, &object).await.map_err(failed)?;
+                    if let Life::Serves(why) | Life::Runs(why) = life {
+                        return Err(wrong(&format!(
+                            "its cluster {} gives no sign of life and exists: {why}",
+                            other.cluster
+                        )));
+                    }
+                }
                 let kept = self.kept_with(client, adopted, &own).await;
                 return Ok(Some(Adoptable {
                     objects: [objects, kept.map_err(failed)?].concat(),
@@ -182,7 +197,7 @@ impl Inner {
         let is_its = |tags: &Tags| {
             tags.get(SERVICE_UID) == Some(&uid)
                 && tags.get(CLUSTER) == own.get(CLUSTER)
-                && tags.contains_key(RETAINED)
+                && tags.contains_key(RETAINED) == own.contains_key(RETAINED)
         };
         let groups = client.target_groups_behind(&adopted.arn, manner).await?;
         let groups: Vec<Arn> = groups.into_iter().map(|one| one.arn).collect();

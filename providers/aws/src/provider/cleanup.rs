@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::Inner;
 use super::execute::is_done;
-use super::records::{Depth, Leftover, Record, Unused};
+use super::records::{Deletions, Depth, Leftover, Record};
 use crate::call::Call;
 use crate::client::{Answer, CallError, Cause, Client, Ids};
 use crate::rate::Urgency;
@@ -73,8 +73,8 @@ impl Inner {
             let (what, id) = named(call)?;
             Some(format!("{what} {id} is not used any more and stays {why}"))
         };
-        if record.unused == Unused::Stays {
-            let why = "as long as a copy of this cluster may use it";
+        if record.deletions == Deletions::Forbidden {
+            let why = "until it is certain that no copy of this cluster uses it";
             let refused = calls.iter().filter_map(|call| stays(call, why));
             return Ok(Allowed {
                 refused: refused.collect(),
@@ -82,17 +82,17 @@ impl Inner {
             });
         }
         let urgency = Cleaning::OfLiving.urgency();
-        let mut checked = self.check(client, record, calls, urgency).await?;
+        let mut sorted = self.sort_deletions(client, record, calls, urgency).await?;
         let is_balancer = |call: &Call| matches!(call, Call::DeleteLoadBalancer { .. });
-        if checked.kept.iter().any(&is_balancer) {
+        if sorted.kept.iter().any(&is_balancer) {
             // What it uses stays with it.
-            checked.calls.retain(is_balancer);
+            sorted.calls.retain(is_balancer);
         }
         let why = format!("as long as it has the tag {KEEP}");
-        let kept = checked.kept.iter();
+        let kept = sorted.kept.iter();
         Ok(Allowed {
             refused: kept.filter_map(|call| stays(call, &why)).collect(),
-            calls: checked.calls,
+            calls: sorted.calls,
         })
     }
 

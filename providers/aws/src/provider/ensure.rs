@@ -8,6 +8,7 @@ mod choose;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_provider::mark::KEEP;
 use ballast_provider::{
     Balancer, Endpoint, LoadBalancer, Observed, ProviderError, Readiness, Refusal, ServiceId,
 };
@@ -21,7 +22,7 @@ use super::execute::{Ended, error};
 use super::faults::Owners;
 use super::health::Needs;
 use super::network::mendable;
-use super::records::{Behind, Depth, Extent, Record, Unused};
+use super::records::{Behind, Deletions, Depth, Extent, Record};
 use super::said::{Asked, Said, no_target};
 use super::status::{self, Words};
 use crate::call::Call;
@@ -128,7 +129,7 @@ impl Inner {
             (Arc::clone(&service.id.uid), needs)
         });
         record.want(name, needs.collect());
-        record.unused = Unused::of(balancer);
+        record.deletions = Deletions::of(balancer);
         record.kept = (balancer.kept.iter())
             .map(|id| Arc::clone(&id.uid))
             .collect();
@@ -461,6 +462,17 @@ impl Inner {
             .iter()
             .any(|call| matches!(call, Call::DeleteLoadBalancer { .. }))
         {
+            let sorted = self.sort_deletions(client, record, calls, Urgency::Service);
+            let sorted = sorted.await.map_err(|why| error(&why))?;
+            if !sorted.kept.is_empty() {
+                return Err(ProviderError::transient(format!(
+                    "AWS could not make the load balancer, and it stays because it has the tag {KEEP}; another one is made when it is gone"
+                )));
+            }
+            if sorted.calls.len() < calls.len() {
+                record.doubt();
+                return Ok(Ended::Stale);
+            }
             record.remade = Some(Instant::now());
         }
         match self.execute(client, record, calls, &vpc).await {

@@ -100,8 +100,8 @@ pub(super) struct Record {
     pub(super) members: BTreeSet<ServiceId>,
     /// Those of them that keep what they have, as of its last turn.
     pub(super) kept: BTreeSet<Arc<str>>,
-    /// What becomes of what nothing uses any more, as of its last turn.
-    pub(super) unused: Unused,
+    /// Whether what its Services do not use any more is deleted, as of its last turn.
+    pub(super) deletions: Deletions,
     /// The targets of all target groups of nodes are known, although the rest may not be.
     pub(super) targets_known: bool,
     /// Target groups whose targets were read although that is not known of all: a wave that is cut short
@@ -152,13 +152,13 @@ pub(super) struct Record {
     pub(super) contradiction: Option<CallError>,
 }
 
-/// What becomes of what a Service that stays does not use any more.
+/// Whether objects of a Service that stays may be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unused {
-    /// It is deleted.
-    Goes,
-    /// It stays ([`ballast_provider::Balancer::spares`]).
-    Stays,
+pub(super) enum Deletions {
+    /// They may.
+    Allowed,
+    /// They may not ([`Balancer::deletes_nothing`]).
+    Forbidden,
 }
 
 /// What is left of a clean-up.
@@ -207,14 +207,14 @@ pub(super) struct Before {
     pods_known: BTreeSet<String>,
 }
 
-// === impl Unused ===
+// === impl Deletions ===
 
-impl Unused {
+impl Deletions {
     pub(super) const fn of(balancer: &Balancer) -> Self {
-        if balancer.spares {
-            Self::Stays
+        if balancer.deletes_nothing {
+            Self::Forbidden
         } else {
-            Self::Goes
+            Self::Allowed
         }
     }
 }
@@ -231,7 +231,7 @@ impl Record {
             observed: Observed::default(),
             members: BTreeSet::new(),
             kept: BTreeSet::new(),
-            unused: Unused::Goes,
+            deletions: Deletions::Allowed,
             targets_known: true,
             groups_known: BTreeSet::new(),
             pods_known: BTreeSet::new(),
@@ -277,6 +277,7 @@ impl Record {
         let replaced = replaced.then_some(now);
         let mut all = self.observed.load_balancers.values();
         let failed = all.any(|one| one.state == LoadBalancerState::Failed);
+        let failed = failed && self.deletions == Deletions::Allowed;
         let remake = failed.then(|| self.remade.map_or(now, |at| at + REMAKE));
         let behind = (self.behind == Behind::Asks).then_some(now);
         let left = self.left.then_some(now);

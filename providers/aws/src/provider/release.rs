@@ -20,6 +20,7 @@ use super::backend::Closed;
 use super::cleanup::Cleaning;
 use super::execute::{Ended, error};
 use super::full::{listeners_of_all, rules_of_all};
+use super::keep::deletes;
 use super::records::{Depth, Record};
 use crate::call::{Call, Ref};
 use crate::client::values::Tags;
@@ -43,15 +44,16 @@ impl Inner {
         if record.is_shared_by_others(id) {
             return self.leave(client, id, &mut record).await;
         }
-        if self.is_kept(client, &mut record).await? {
+        let kept = self.reread(client, &mut record).await;
+        if kept.map_err(|why| error(&why))? {
             info!(%key, "has the tag {KEEP}; keeping it");
             drop(record);
             return Box::pin(self.retain(id, key)).await;
         }
-        let mut given_up = false;
-        if record.stuck().is_some() {
-            let looked = self.give_up_what_others_use(client, &mut record).await;
-            given_up = looked.map_err(|why| error(&why))?;
+        if record.stuck().is_some()
+            && self.leave_to_others(client, &mut record).await? == Ended::Stale
+        {
+            return Ok(Released::later(Duration::ZERO));
         }
         if record.members.is_empty() {
             record.members.insert(id.clone());
@@ -74,11 +76,6 @@ impl Inner {
         drop(record);
         self.forget_notes(key);
         self.records.forget(key);
-        if given_up {
-            // The next try would find it again.
-            self.polls.notify_one();
-            return Ok(Released::Gone);
-        }
         // The last one waits a while for what belongs to the class: if Ballast is uninstalled, nobody
         // deletes it later.
         match self.close(client).await {
@@ -119,30 +116,22 @@ impl Inner {
             Depth::Doubtful => self.read(client, record, Urgency::Service).await?,
         }
         let (calls, rest) = plan::leave(&record.observed, &id.uid);
-        let rest = self.unless_kept(client, record, &rest).await?;
-        if let Some(waits) = self.remove(client, record, &calls, &rest).await? {
+        let sorted = self.sort_deletions(client, record, &rest, Urgency::Service);
+        let sorted = sorted.await.map_err(|why| error(&why))?;
+        if let Some(waits) = self.remove(client, record, &calls, &sorted.calls).await? {
             return Ok(waits);
+        }
+        let kept: Vec<String> = (sorted.kept.iter())
+            .filter_map(|call| deletes(call).map(str::to_owned))
+            .collect();
+        if self.relinquish(client, record, &kept).await? == Ended::Stale {
+            return Ok(Released::later(Duration::ZERO));
         }
         record.members.retain(|one| one.uid != id.uid);
         // Rules for its clients are left, and what was applied has no tag.
         record.left = true;
         self.polls.notify_one();
         Ok(Released::Gone)
-    }
-
-    /// The deletions of these that people have not forbidden. What they keep belongs to nobody from now on.
-    async fn unless_kept(
-        &self,
-        client: &Client,
-        record: &mut Record,
-        calls: &[Call],
-    ) -> Result<Vec<Call>, ProviderError> {
-        let checked = self.check(client, record, calls, Urgency::Service).await;
-        let checked = checked.map_err(|why| error(&why))?;
-        if !checked.kept.is_empty() {
-            info!(key = %record.key, kept = ?checked.kept, "has the tag {KEEP}; keeping it");
-        }
-        Ok(checked.calls)
     }
 
     /// Makes the calls of a release, and deletes what then is unused. `None`: nothing is left.

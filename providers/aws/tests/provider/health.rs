@@ -91,15 +91,15 @@ async fn a_former_load_balancer_stays_until_its_successor_has_served_for_three_m
 #[tokio::test(start_paused = true)]
 async fn a_former_load_balancer_stays_while_a_copy_of_the_cluster_uses_it() {
     let (mut quiet, provider, _) = changed().await;
-    quiet.spares = true;
+    quiet.deletes_nothing = true;
     quiet.turn(&provider, &public()).await;
     quiet.follow(&provider, 30 * MINUTE).await;
     assert_eq!(quiet.load_balancers(), 2);
     let says = quiet.turn(&provider, &public()).await.remarks.join(" ");
-    let why = "stays as long as a copy of this cluster may use it";
+    let why = "stays until it is certain that no copy of this cluster uses it";
     assert!(says.contains(why), "{says}");
     // It has ended.
-    quiet.spares = false;
+    quiet.deletes_nothing = false;
     quiet.follow(&provider, 30 * MINUTE).await;
     quiet.assert_alone();
 }

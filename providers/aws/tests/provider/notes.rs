@@ -8,6 +8,7 @@ use ballast_aws::client::Clients;
 use ballast_aws::provider::{AwsInventory, AwsProvider};
 use ballast_aws::rate::Limits;
 use ballast_aws_fake::Fault;
+use ballast_aws_fake::state::Snapshot;
 use ballast_aws_fake::state::target_groups::TargetGroup;
 use ballast_provider::mark::{
     CLASS, CLUSTER, CREATED_AT, KEEP, LAST_SEEN, NOTES, ORPHANED_AT, RETAINED, SERVICE,
@@ -16,6 +17,8 @@ use ballast_provider::mark::{
 use ballast_provider::{
     Inventory, Key, Kind, Life, LoadBalancer, Owned, Provider, ProviderError, Released, Removal,
 };
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::bed::{Bed, delete, essence, service, settle};
 use crate::sharing::{leave, member, turn};
@@ -168,8 +171,15 @@ async fn a_kept_part_of_a_shared_load_balancer_stays() {
         .unwrap();
     leave(&bed, &provider, &web).await.unwrap();
     let all = bed.fake.snapshot();
-    assert!(all.target_groups.contains_key(&arn[0]));
     assert_eq!((all.target_groups.len(), all.listeners.len()), (2, 1));
+    let kept = &all.target_groups[&arn[0]];
+    assert!(!kept.tags.contains_key(CLASS), "it is nobody's: {kept:?}");
+    // It holds up nobody who leaves later.
+    leave(&bed, &provider, &api).await.unwrap();
+    let all = bed.fake.snapshot();
+    assert!(all.load_balancers.is_empty());
+    assert!(all.target_groups.keys().eq([&arn[0]]));
+    assert_eq!(provider.survey().await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -228,22 +238,32 @@ async fn what_has_lost_its_tag_is_not_deleted() {
 async fn is_given_up(bed: &Bed, provider: &AwsProvider, web: &LoadBalancer) {
     let key = Key::alone(&web.id);
     let before = bed.fake.snapshot();
-    let mut gone = false;
-    for _ in 0..20 {
+    let mut last = None;
+    for _ in 0..40 {
         let released = provider.release(&web.id, &key, Removal::Delete).await;
-        gone = matches!(released, Ok(Released::Gone));
+        let gone = matches!(released, Ok(Released::Gone));
+        last = Some(released);
         if gone {
             break;
         }
         bed.fake.advance(Duration::from_mins(1));
     }
-    let last = provider.release(&web.id, &key, Removal::Delete).await;
-    assert!(gone, "the Service waits for ever: {last:?}");
+    assert_eq!(last, Some(Ok(Released::Gone)), "the Service waits for ever");
     let after = bed.fake.snapshot();
     assert_eq!(after.load_balancers, before.load_balancers);
     assert_eq!(after.listeners, before.listeners);
-    assert_eq!(after.target_groups.len(), before.target_groups.len());
-    assert_eq!(after.security_groups.len(), before.security_groups.len());
+    let names = |all: &Snapshot| -> Vec<String> {
+        let groups = all.target_groups.values().map(|it| it.name.clone());
+        let security = all.security_groups.values().map(|it| it.name.clone());
+        groups.chain(security).collect()
+    };
+    assert_eq!(names(&after), names(&before));
+    // Nobody finds it again as something that a Service has left.
+    let left = provider.survey().await.unwrap();
+    assert!(left.iter().all(|it| it.key.is_none()), "{left:?}");
+    bed.fake.advance(Duration::from_mins(10));
+    let changes = provider.look().await;
+    assert!(changes.iter().all(|it| it.id != web.id), "{changes:?}");
 }
 
 #[tokio::test]
@@ -364,6 +384,48 @@ async fn a_list_that_fails_is_no_list() {
         matches!(failed, Err(ProviderError::Transient { .. })),
         "{failed:?}"
     );
+}
+
+/// A cluster dies without a teardown, and is built anew from its manifests: its Services have other UIDs. Nobody may take
+/// what still serves, or is of a cluster that was there a moment ago.
+#[tokio::test]
+async fn what_a_dead_cluster_has_left_goes_to_its_successor_by_its_arn() {
+    let bed = Bed::new().await;
+    let former = bed.start_for("cluster-0").await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    let before = settle(&former, &web).await.unwrap().ingress;
+    bed.fake.advance(Duration::from_mins(10));
+    drop(former);
+    let arn = load_balancer(&bed);
+    let mut again = service("web", &[(80, 30_080)]);
+    again.id.uid = "uid-of-the-second".into();
+    let adopt = "aws.ballast.dev/adopt";
+    again.settings.insert(adopt.into(), arn.clone());
+    let provider = bed.start().await.unwrap();
+    let refused = async |provider: &AwsProvider| settle(provider, &again).await.unwrap_err();
+    let why = refused(&provider).await.to_string();
+    assert!(why.contains("cluster-0 already"), "{why}");
+    let long_ago = Timestamp::now() - SignedDuration::from_hours(73);
+    edit_tag(&bed, LAST_SEEN, Some(&format!("{long_ago}/1")));
+    let why = refused(&provider).await.to_string();
+    assert!(why.contains("is healthy"), "{why}");
+    bed.fake.edit(|cloud, _| {
+        for node in cloud.instances.values_mut() {
+            node.state = "terminated".into();
+        }
+    });
+    bed.fake.advance(Duration::from_mins(10));
+    let mut after = settle(&provider, &again).await.unwrap().ingress;
+    for _ in 0..3 {
+        bed.fake.advance(Duration::from_mins(2));
+        provider.look().await;
+        after = settle(&provider, &again).await.unwrap().ingress;
+    }
+    assert_eq!(after, before, "the hostname stays");
+    let all = bed.fake.snapshot();
+    assert_eq!(all.load_balancers.keys().collect::<Vec<_>>(), [&arn]);
+    assert_eq!(all.target_groups.len(), 1, "the former one is not left");
+    assert_eq!(all.load_balancers[&arn].tags[CLUSTER], "cluster-1");
 }
 
 /// `deletionPolicy: Retain`, and the Service is made again: it names what was kept.

@@ -21,7 +21,7 @@ pub(crate) struct Quiet {
     pub(crate) bed: Bed,
     pub(crate) all: BTreeMap<ServiceId, LoadBalancer>,
     /// A copy of the cluster uses the same load balancers.
-    pub(crate) spares: bool,
+    pub(crate) deletes_nothing: bool,
 }
 
 /// The changes of a class. A task of its own polls the stream until this is dropped, as the controller always does: in
@@ -77,17 +77,17 @@ impl Quiet {
         Self {
             bed,
             all: all.collect(),
-            spares: false,
+            deletes_nothing: false,
         }
     }
 
     /// A turn of a Service. Returns what it observes.
     pub(crate) async fn turn(&self, provider: &impl Provider, one: &LoadBalancer) -> Observed {
-        if !self.spares {
+        if !self.deletes_nothing {
             return settle(provider, one).await.unwrap();
         }
         let mut balancer = balancer(provider, std::slice::from_ref(one));
-        balancer.spares = true;
+        balancer.deletes_nothing = true;
         let mut all = provider.ensure(&balancer).await.unwrap();
         all.remove(0).1
     }

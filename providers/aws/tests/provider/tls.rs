@@ -305,7 +305,7 @@ async fn tls_where_aws_has_none_is_refused() {
             endpoints: None,
         }],
         kept: BTreeSet::new(),
-        spares: false,
+        deletes_nothing: false,
     };
     let refusal = provider.validate(&balancer).unwrap_err();
     assert_eq!(refusal.reason, Reason::Invalid);

@@ -201,7 +201,7 @@ pub(crate) fn balancer(provider: &impl Provider, members: &[LoadBalancer]) -> Ba
         key: first.unwrap_or_else(|| Key::Shared("nobody".into())),
         members: members.iter().map(member).collect(),
         kept: BTreeSet::new(),
-        spares: false,
+        deletes_nothing: false,
     }
 }
 

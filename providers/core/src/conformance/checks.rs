@@ -213,7 +213,7 @@ async fn together(
         key: provider.key(&fixtures::sharing(*first)),
         members: wanted.iter().map(member).collect(),
         kept: BTreeSet::new(),
-        spares: false,
+        deletes_nothing: false,
     };
     let observed = run.settle(provider, &balancer).await?;
     let mut present = BTreeMap::new();

@@ -332,19 +332,20 @@ const fn local(health_check_node_port: u16) -> TrafficPolicy {
 }
 
 /// A balancer with other members. All fields of the model are named here; the keys and who is kept
-/// have checks of their own ([`super::moves`], [`super::kept`]).
+/// have checks of their own ([`super::moves`], [`super::kept`]). What is not deleted depends on what a provider deletes in
+/// a turn, so its own tests check that.
 pub(super) fn copy_balancer(from: &Balancer, member: impl Fn(&Member) -> Member) -> Balancer {
     let Balancer {
         key,
         members,
         kept,
-        spares,
+        deletes_nothing,
     } = from;
     Balancer {
         key: key.clone(),
         members: members.iter().map(member).collect(),
         kept: kept.clone(),
-        spares: *spares,
+        deletes_nothing: *deletes_nothing,
     }
 }
 

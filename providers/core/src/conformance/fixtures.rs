@@ -119,7 +119,7 @@ pub(super) fn alone(key: Key, load_balancer: LoadBalancer, published: &[Address]
         key,
         members: vec![member],
         kept: BTreeSet::new(),
-        spares: false,
+        deletes_nothing: false,
     }
 }
 

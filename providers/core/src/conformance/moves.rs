@@ -285,7 +285,7 @@ impl World {
             key: provider.key(&members[0].load_balancer),
             members,
             kept: BTreeSet::new(),
-            spares: false,
+            deletes_nothing: false,
         }
     }
 

@@ -194,7 +194,7 @@ fn balancer(provider: &dyn Provider, members: &[Member]) -> Balancer {
         key: provider.key(&members[0].load_balancer),
         members: members.to_vec(),
         kept: std::collections::BTreeSet::new(),
-        spares: false,
+        deletes_nothing: false,
     }
 }
 

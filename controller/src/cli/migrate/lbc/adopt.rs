@@ -9,15 +9,15 @@ use ballast_aws::client::{Clients, Connection};
 use ballast_aws::provider::AwsProvider;
 use ballast_aws::settings::ClassSettings;
 use ballast_provider::{Balancer, Mark, Member, Provider as _};
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
+use kube::Api;
 use kube::api::ListParams;
-use kube::{Api, Client};
 use serde::Serialize;
 
 use super::becomes::{self, Aim};
 use super::{LbcArgs, cluster, dialect, of_class};
 use crate::class::uses_endpoints;
-use crate::cli::cluster::list;
+use crate::cli::cluster::{list, uid};
 use crate::cli::{Output, note, print};
 use crate::cluster::eligibility::eligible;
 use crate::cluster::view::NodeView;
@@ -83,7 +83,7 @@ pub(super) async fn run(args: &LbcArgs, arn: &str) -> Result<()> {
         key: provider.key(&member.load_balancer),
         members: vec![member],
         kept: std::collections::BTreeSet::new(),
-        spares: false,
+        deletes_nothing: false,
     };
     let nodes = eligible(&nodes);
     let targets = nodes.targets(AwsProvider::TRAITS);
@@ -127,15 +127,6 @@ fn member(
     let own = &mut member.load_balancer.settings;
     own.insert(ADOPT.to_owned(), arn.to_owned());
     Ok(member)
-}
-
-/// The UID that marks everything of this cluster.
-async fn uid(client: &Client) -> Result<String> {
-    let api: Api<Namespace> = Api::all(client.clone());
-    let namespace = api.get_metadata("kube-system").await.context(
-        "cannot read the namespace kube-system, whose UID marks what belongs to this cluster",
-    )?;
-    namespace.metadata.uid.context("kube-system has no UID")
 }
 
 /// For people.

@@ -7,7 +7,7 @@ use ballast_provider::mark::SERVICE_UID;
 
 use super::super::execute::may_return_another;
 use super::super::faults::Faults;
-use super::super::records::{Depth, Record, Unused};
+use super::super::records::{Deletions, Depth, Record};
 use super::super::said::Said;
 use super::REMAKE;
 use crate::call::Call;
@@ -81,7 +81,8 @@ pub(super) fn reachable(
 pub(super) fn must_wait(plan: &Plan, record: &Record) -> bool {
     let remakes = |call: &Call| matches!(call, Call::DeleteLoadBalancer { .. });
     let since = record.remade.map(|at| at.elapsed());
-    let waits = record.unused == Unused::Stays || since.is_some_and(|since| since < REMAKE);
+    let waits =
+        record.deletions == Deletions::Forbidden || since.is_some_and(|since| since < REMAKE);
     plan.calls.iter().any(remakes) && waits
 }
 

@@ -154,7 +154,7 @@ impl Harness for InstantHarness {
                 endpoints: None,
             }],
             kept: std::collections::BTreeSet::new(),
-            spares: false,
+            deletes_nothing: false,
         };
         provider.ensure(&balancer).await.unwrap();
     }

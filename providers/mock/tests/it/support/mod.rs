@@ -86,7 +86,7 @@ pub fn balancer(load_balancer: LoadBalancer) -> Balancer {
             endpoints: None,
         }],
         kept: std::collections::BTreeSet::new(),
-        spares: false,
+        deletes_nothing: false,
     }
 }
 

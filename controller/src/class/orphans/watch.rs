@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use ballast_provider::mark::{LAST_SEEN, ORPHANED_AT, Sign};
-use ballast_provider::{Owned, Provider, ProviderError, Refusal, ServiceId};
+use ballast_provider::{Owned, Provider, ProviderError, Reason, Refusal, ServiceId};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_mins(1);
 const LONGEST: Duration = Duration::from_mins(15);
 
 /// Looks for load balancers without a Service, for ever.
-pub async fn keep(
+pub async fn watch(
     context: &Context,
     seat: &Seat,
     class: &str,
@@ -58,26 +58,31 @@ pub async fn keep(
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(due) => {
-                let next = match survey(context, class, provider, policy, &mut memory).await {
+                let ended = match survey(context, class, provider, policy, &mut memory).await {
                     Ok(steps) => {
-                        report(context, class, &found, &steps.found);
                         failed = 0;
-                        found = steps.found;
-                        seat.found(&found);
-                        interval(context, class, &policy)
+                        report(context, class, &found, &steps.found);
+                        found = steps.found.clone();
+                        seat.surveyed(&found);
+                        carry_out(context, class, provider, &steps).await
                     }
                     Err(error) => {
-                        context.metrics.failed(class, error.reason().as_str());
-                        warn!(class, %error, "cannot look for load balancers without a Service");
                         failed = failed.saturating_add(1);
-                        // A cloud that is busy for a moment is not worth a word.
                         if failed > patience(&error) {
-                            seat.unread(Refusal::new(error.reason(), error.to_string()));
+                            seat.survey_failed(Refusal::new(error.reason(), error.to_string()));
                         }
-                        AGAIN.min(interval(context, class, &policy))
+                        Err(error)
                     }
                 };
-                due = Instant::now() + next;
+                let next = interval(context, class, &policy);
+                due = Instant::now() + match ended {
+                    Ok(()) => next,
+                    Err(error) => {
+                        context.metrics.failed(class, error.reason().as_str());
+                        warn!(class, %error, "cannot look after load balancers without a Service");
+                        next.min(AGAIN)
+                    }
+                };
             }
             Ok(()) = board.changed() => {
                 let now = policy_of(context, class);
@@ -90,11 +95,12 @@ pub async fn keep(
     }
 }
 
-/// So many failures of this kind in a row are usual.
-const fn patience(error: &ProviderError) -> u32 {
-    match error {
-        ProviderError::Throttled { .. } => 3,
-        ProviderError::Refused(_) | ProviderError::Transient { .. } => 0,
+/// So many failures of this kind in a row end by themselves, and are not worth a word.
+fn patience(error: &ProviderError) -> u32 {
+    match error.reason() {
+        Reason::Throttled => 3,
+        Reason::CloudError => 1,
+        _ => 0,
     }
 }
 
@@ -122,7 +128,7 @@ fn policy_of(context: &Context, class: &str) -> Policy {
     )
 }
 
-/// One survey, and what it leads to.
+/// One survey, and what follows from it.
 async fn survey(
     context: &Context,
     class: &str,
@@ -140,9 +146,18 @@ async fn survey(
     }
     forget_what_is_not_there(context, class, &objects);
     let now = (context.clock)();
-    let steps = choose(context, class, &objects, policy, memory, now);
+    Ok(choose(context, class, &objects, policy, memory, now))
+}
+
+/// Writes the tags, and releases what has no Service.
+async fn carry_out(
+    context: &Context,
+    class: &str,
+    provider: &dyn Provider,
+    steps: &Steps,
+) -> Result<(), ProviderError> {
     let sign = Sign {
-        at: now,
+        at: (context.clock)(),
         writer: context.tag_writer.clone(),
     };
     let sign = || Some(sign.to_string());
@@ -156,7 +171,7 @@ async fn survey(
         context.ledger.gone(id, class);
         context.queue.add(Name::from(id));
     }
-    Ok(steps)
+    Ok(())
 }
 
 /// Somebody has deleted what a missing Service had: its place in the class is free.
@@ -190,9 +205,6 @@ fn choose(
         let there = context.services.get(&Name::from(id));
         there.is_some_and(|there| there.id.uid == id.uid)
     };
-    let classes = context.board.snapshot();
-    let flags = classes.get(class).map(ClassView::cloud_flags);
-    let flags = flags.unwrap_or_default();
     let look = Look {
         objects,
         exists: &exists,
@@ -200,7 +212,6 @@ fn choose(
         newest: context.services.all().iter().map(|it| it.created).max(),
         writer: &context.tag_writer,
         policy,
-        flags: &flags,
         now,
     };
     decide(&look, memory)
@@ -225,7 +236,10 @@ async fn note(
 /// Says what is news.
 fn report(context: &Context, class: &str, before: &Found, now: &Found) {
     if before.orphans.len() != now.orphans.len() && !now.orphans.is_empty() {
-        (context.send_class_event)(class, ClassNews::Orphaned(now.message()));
+        let classes = context.board.snapshot();
+        let flags = classes.get(class).map(ClassView::cloud_flags);
+        let message = now.message(&flags.unwrap_or_default());
+        (context.send_class_event)(class, ClassNews::Orphaned(message));
     }
     if let Some(message) = now.shared_message().filter(|_| before.shared.is_none()) {
         (context.send_class_event)(class, ClassNews::IdentityShared(message));
