@@ -105,6 +105,12 @@ fn owned(id: &str, object: &Object) -> Owned {
 }
 
 impl State {
+    /// Deletes an object that exists.
+    pub fn delete(&mut self, id: &str) {
+        let object = self.objects.remove(id).unwrap();
+        self.deleted.push((id.to_owned(), object));
+    }
+
     /// Burns the fuse. An error: the process is dead.
     pub fn change(&mut self) -> Result<(), ProviderError> {
         match &mut self.fuse {
@@ -213,8 +219,7 @@ impl Provider for AccountProvider {
                 return Err(ProviderError::transient("it is in use by a load balancer"));
             }
             state.change()?;
-            let object = state.objects.remove(&id).unwrap();
-            state.deleted.push((id, object));
+            state.delete(&id);
         }
         Ok(Released::Gone)
     }

@@ -20,7 +20,7 @@ use super::tally::Tally;
 
 /// Surveys come more often; the model makes one in so much time.
 const STEP: SignedDuration = SignedDuration::from_hours(6);
-const NAMES: u32 = 4;
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 #[derive(Clone, Debug)]
 struct Svc {
@@ -28,6 +28,8 @@ struct Svc {
     finalizer: bool,
     deleting: bool,
     created: Timestamp,
+    /// It has a second port, and so a second target group.
+    second_port: bool,
 }
 
 struct Controller {
@@ -165,8 +167,8 @@ impl World {
         let Some(c) = self.any() else {
             return self.wait(1);
         };
-        let name = ["a", "b", "c", "d"][self.rng.random_range(0..NAMES) as usize];
-        let what = self.rng.random_range(0..34_u32);
+        let name = NAMES[self.rng.random_range(0..NAMES.len())];
+        let what = self.rng.random_range(0..36_u32);
         self.log.push(format!("{} {what} on {c} {name}", self.now));
         match what {
             0..=5 => self.create(c, name),
@@ -208,6 +210,7 @@ impl World {
             23 => self.tag_by_hand(CLUSTER, None),
             24 => self.tag_by_hand(mark::SERVICE_UID, None),
             25..=26 => self.command(None),
+            27..=28 => self.edit(c, name),
             _ => {
                 let steps = self.rng.random_range(1..9);
                 self.wait(steps);
@@ -253,11 +256,6 @@ impl World {
         }
         self.log.push(format!("{} peace", self.now));
         self.wait(20);
-        // Where a copy was, people end the condition, as the runbook says.
-        for cluster in &mut self.clusters {
-            cluster.controller = None;
-            cluster.published = false;
-        }
         for c in 0..self.clusters.len() {
             if self.clusters[c].exists {
                 self.create(c, "last");

@@ -115,14 +115,21 @@ pub fn decide(look: &Look<'_>, memory: &mut Memory) -> Steps {
         .filter(|it| it.orphaned_at().is_some())
         .map(|it| (*it).clone())
         .collect();
-    steps.sign = due_for_a_sign(&sorted.in_use, &steps.clear, look);
+    let answers = memory.foreign.is_some();
+    steps.sign = due_for_a_sign(&sorted.in_use, &steps.clear, look, answers);
     judge(look, memory, &sorted, &mut steps);
     steps
 }
 
 /// All that is old enough, if any is due, and with each survey the first of all: so a cluster and its copy see each
-/// other soon. What was cleared is signed, too: whoever tagged it sees who did that.
-fn due_for_a_sign(in_use: &[&Owned], cleared: &[Owned], look: &Look<'_>) -> Vec<Owned> {
+/// other soon. What was cleared is signed, too: whoever tagged it sees who did that. `answers`: there is somebody else,
+/// who must see this cluster.
+fn due_for_a_sign(
+    in_use: &[&Owned],
+    cleared: &[Owned],
+    look: &Look<'_>,
+    answers: bool,
+) -> Vec<Owned> {
     let older = |object: &Owned, than: SignedDuration| {
         let seen = object.last_seen();
         seen.is_none_or(|sign| look.now.duration_since(sign.at) >= than)
@@ -135,7 +142,7 @@ fn due_for_a_sign(in_use: &[&Owned], cleared: &[Owned], look: &Look<'_>) -> Vec<
     };
     let any = (in_use.iter()).any(|it| older(it, REFRESH) || (others(it) && older(it, WITH_IT)));
     let first = in_use.iter().min_by_key(|it| &it.id);
-    let first = first.filter(|it| older(it, HEARTBEAT));
+    let first = first.filter(|it| older(it, HEARTBEAT) || (answers && others(it)));
     let due = in_use.iter().filter(|it| {
         let cleared = cleared.iter().any(|one| one.id == it.id);
         let is_first = first.is_some_and(|one| one.id == it.id);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ballast::class::orphans::{Halt, Look, Memory, Policy, decide};
-use ballast_provider::mark::{LAST_SEEN, ORPHANED_AT};
+use ballast_provider::mark::{KEEP, LAST_SEEN, ORPHANED_AT};
 use ballast_provider::{Key, Kind, Mark, Provider as _, Removal, ServiceId};
 use jiff::SignedDuration;
 use rand::Rng as _;
@@ -12,6 +12,8 @@ use super::super::account::Object;
 use super::{Controller, World};
 
 const CLASS: &str = "edge";
+/// What a second target group is called.
+pub(super) const SECOND: &str = "tg2";
 const GRACE: SignedDuration = SignedDuration::from_hours(24);
 
 impl World {
@@ -108,14 +110,30 @@ impl World {
         }
         let mark = self.mark(c);
         let id = id_of(name, &service.uid);
-        for (kind, what) in [
-            (Kind::SecurityGroup, "sg"),
-            (Kind::TargetGroup, "tg"),
-            (Kind::LoadBalancer, "lb"),
+        for (kind, what, wanted) in [
+            (Kind::SecurityGroup, "sg", true),
+            (Kind::TargetGroup, "tg", true),
+            (Kind::TargetGroup, SECOND, service.second_port),
+            (Kind::LoadBalancer, "lb", true),
         ] {
             let mut state = self.account.state();
             let object_id = format!("{}-{what}", service.uid);
-            if state.objects.contains_key(&object_id) || state.failing > 0 {
+            if state.failing > 0 {
+                continue;
+            }
+            let there = state.objects.get(&object_id);
+            if !wanted {
+                // As a provider does: not what people keep, nor what is no longer its own, nor while a copy may use it.
+                let may_go = there.is_some_and(|it| {
+                    mark.owns(&it.tags) && !it.tags.contains_key(KEEP) && !shared
+                });
+                if may_go {
+                    state.change().ok()?;
+                    state.delete(&object_id);
+                }
+                continue;
+            }
+            if there.is_some() {
                 continue;
             }
             state.change().ok()?;

@@ -14,6 +14,7 @@ impl World {
                 finalizer: false,
                 deleting: false,
                 created: self.now,
+                second_port: false,
             };
             cluster.services.insert(name.to_owned(), service);
         }
@@ -35,6 +36,16 @@ impl World {
             }
             Some(_) => self.vanish(c, name),
             None => {}
+        }
+    }
+
+    /// Adds the second port, or removes it.
+    pub(super) fn edit(&mut self, c: usize, name: &str) {
+        let cluster = &mut self.clusters[c];
+        if cluster.api
+            && let Some(service) = cluster.services.get_mut(name)
+        {
+            service.second_port = !service.second_port;
         }
     }
 

@@ -7,6 +7,7 @@ use ballast_provider::mark::{self, CLUSTER, KEEP, RETAINED};
 use jiff::SignedDuration;
 
 use super::super::account::Object;
+use super::controller::SECOND;
 use super::{Cluster, World};
 
 impl World {
@@ -42,6 +43,7 @@ impl World {
                 Some(_) if !object.tags.contains_key(CLUSTER) => Some("relinquished"),
                 Some(_) if object.tags.contains_key(KEEP) => Some("kept"),
                 // Half of a load balancer that never came up says nothing of its cluster.
+                Some(uid) if self.is_edited_away(&id, uid) => None,
                 Some(uid)
                     if self.is_wanted(uid)
                         && (object.kind == Kind::LoadBalancer || self.has_balancer(uid)) =>
@@ -56,6 +58,15 @@ impl World {
         }
     }
 
+    /// Whether it is a second target group that no Service wants any more. A cluster and its copy may differ.
+    fn is_edited_away(&self, id: &str, uid: &str) -> bool {
+        let of = self.clusters.iter().filter(|it| it.exists);
+        let mut of = of
+            .flat_map(|it| &it.services)
+            .filter(|(_, it)| it.uid == uid);
+        id.ends_with(SECOND) && of.any(|(_, it)| !it.second_port)
+    }
+
     fn has_balancer(&self, uid: &str) -> bool {
         let balancer = format!("{uid}-lb");
         self.account.state().objects.contains_key(&balancer)
@@ -68,7 +79,7 @@ impl World {
             let may_stay = match &object.service {
                 None => true,
                 Some(uid) => {
-                    self.exists(uid)
+                    (self.exists(uid) && !self.is_edited_away(id, uid))
                         || tags.contains_key(RETAINED)
                         || !tags.contains_key(CLUSTER)
                         || !tags.contains_key(mark::SERVICE_UID)

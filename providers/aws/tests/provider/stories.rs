@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use ballast_aws_fake::Fault;
+
 use ballast_provider::{Cause, Provider, ProviderError, Reason, State};
 
 use ballast_aws_fake::state::security_groups::SecurityGroup;
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
 use ballast_aws_fake::state::{Snapshot, security_groups, target_groups};
-use ballast_provider::mark::SERVICE;
+use ballast_provider::mark::{KEEP, SERVICE};
 
 use crate::bed::{Bed, delete, essence, instance, registered, service, settle, with, writes};
 
@@ -356,6 +357,34 @@ async fn a_load_balancer_that_aws_could_not_make_says_why() {
         says.contains("cannot scale the load balancer: Few addresses"),
         "{says}"
     );
+}
+
+/// Somebody keeps it for a support case.
+#[tokio::test]
+async fn a_load_balancer_that_aws_could_not_make_stays_if_people_want_to_keep_it() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    let arn = load_balancer_of(&bed.fake.snapshot());
+    let keep = |value: Option<&str>| {
+        bed.fake.edit(|cloud, _| {
+            let there = cloud.load_balancers.get_mut(&arn).unwrap();
+            there.trouble = Some(("failed".into(), "Not enough capacity".into()));
+            match value {
+                Some(value) => there.tags.insert(KEEP.to_owned(), value.to_owned()),
+                None => there.tags.remove(KEEP),
+            };
+        });
+    };
+    keep(Some("support case"));
+    provider.look().await;
+    let why = settle(&provider, &web).await.unwrap_err().to_string();
+    assert!(why.contains(KEEP), "{why}");
+    assert_eq!(load_balancer_of(&bed.fake.snapshot()), arn);
+    keep(None);
+    settle(&provider, &web).await.unwrap();
+    assert_ne!(load_balancer_of(&bed.fake.snapshot()), arn);
 }
 
 #[tokio::test]
