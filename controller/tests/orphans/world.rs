@@ -191,6 +191,8 @@ impl World {
                 self.clusters[c].controller = None;
                 self.clusters[c].off_until = self.now + SignedDuration::from_hours(hours);
             }
+            // Nor for long without its API server: see "Limits" in docs/architecture.md.
+            16 if self.clusters[c].is_copied => {}
             16 => self.clusters[c].api = !self.clusters[c].api,
             17 => self.destroy(c),
             18 => {

@@ -125,7 +125,7 @@ impl World {
             let mut there = original.values();
             there.any(|other| other.uid == it.uid && !other.deleting)
         });
-        if self.clusters[c].is_copied {
+        if self.clusters[c].is_copied || !self.clusters[c].api {
             return;
         }
         self.clusters[c].is_copied = true;
