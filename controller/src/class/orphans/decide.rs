@@ -160,8 +160,8 @@ fn judge(look: &Look<'_>, memory: &mut Memory, sorted: &Sorted<'_>, steps: &mut 
     for (number, one) in sorted.orphans.iter().enumerate() {
         let again = before.get(&one.name()).copied();
         let mut objects = one.objects.iter();
-        let is_ours = !objects.any(|it| memory.is_of_somebody_else(look, it));
-        let fate = fate(look, is_shared, one, again).unless(!is_ours);
+        let is_foreign = objects.any(|it| memory.is_of_somebody_else(look, it));
+        let fate = fate(look, is_shared, one, again).unless(is_foreign);
         if matches!(fate, Fate::Going | Fate::Waits(_) | Fate::Due) {
             memory.shown.insert(one.name(), again.unwrap_or(look.now));
         }

@@ -34,6 +34,10 @@ pub struct Memory {
     pub(super) deleted: Vec<(Timestamp, Name)>,
 }
 
+fn signs_of(object: &Owned) -> [Option<Sign>; 2] {
+    [LAST_SEEN, ORPHANED_AT].map(|key| Sign::of(&object.tags, key))
+}
+
 // === impl Memory ===
 
 impl Memory {
@@ -62,7 +66,7 @@ impl Memory {
 
     /// Whether an object has a sign of somebody else. Nobody here has signed it since, so it is the other one's.
     pub(super) fn is_of_somebody_else(&self, look: &Look<'_>, object: &Owned) -> bool {
-        let signs = [LAST_SEEN, ORPHANED_AT].map(|key| Sign::of(&object.tags, key));
+        let signs = signs_of(object);
         let mut signs = signs.iter().flatten();
         signs.any(|sign| self.is_foreign(look, sign))
     }
@@ -73,7 +77,7 @@ impl Memory {
         self.since.get_or_insert(look.now);
         let mut signs = BTreeMap::new();
         for object in look.objects {
-            let now = [LAST_SEEN, ORPHANED_AT].map(|key| Sign::of(&object.tags, key));
+            let now = signs_of(object);
             let before = self.signs.get(&object.id);
             let news = now.iter().enumerate().filter_map(|(number, sign)| {
                 let sign = sign.as_ref()?;

@@ -154,7 +154,7 @@ impl Inner {
                     let life = life(client, &object).await.map_err(failed)?;
                     if let Life::Serves(why) | Life::Runs(why) = life {
                         return Err(wrong(&format!(
-                            "its cluster {} gives no sign of life and exists: {why}",
+                            "its cluster {} still uses it: {why}",
                             other.cluster
                         )));
                     }

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use ballast_aws_fake::Fault;
-
-use ballast_provider::{Cause, Provider, ProviderError, Reason, State};
-
 use ballast_aws_fake::state::security_groups::SecurityGroup;
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
 use ballast_aws_fake::state::{Snapshot, security_groups, target_groups};
 use ballast_provider::mark::{KEEP, SERVICE};
+use ballast_provider::{Cause, Provider, ProviderError, Reason, State};
 
 use crate::bed::{Bed, delete, essence, instance, registered, service, settle, with, writes};
 
